@@ -1,5 +1,20 @@
 """x: molecules as programs on the device, and the boundary to RDKit."""
 
+from ._alphabet import (
+    END as END,
+    Alphabet as Alphabet,
+    AtomType as AtomType,
+)
+from ._grammar import (
+    State as State,
+    advance as advance,
+    legal as legal,
+    start as start,
+)
+from ._graph import (
+    Graph as Graph,
+    decode as decode,
+)
 from ._rdkit import (
     Canonical as Canonical,
     RefusedError as RefusedError,
@@ -8,4 +23,12 @@ from ._rdkit import (
     depict as depict,
     is_accepted as is_accepted,
     sa_score as sa_score,
+)
+from ._strings import (
+    Encoded as Encoded,
+    Refusal as Refusal,
+    encode as encode,
+    is_legal as is_legal,
+    random_strings as random_strings,
+    to_smiles as to_smiles,
 )

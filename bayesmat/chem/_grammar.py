@@ -1,0 +1,270 @@
+"""The grammar automaton: which tokens may come next, and what each one does.
+
+`advance(state, token)` and `legal(state)` are written for one string, to be mapped over many by `jax.vmap`.
+Every string that is written token by token under the mask of `legal` and ended by `END` is a molecule:
+valences are kept, branches and rings are closed, no bond is written twice.
+
+There are no dead ends. `_cost` is the number of tokens that one fixed way of finishing needs (carbon atoms that
+close one ring each, then the open branches); a token is legal only if the cost after it fits in the tokens left,
+and each step of that way lowers the cost by at least one, so a legal token always exists.
+
+Two habits remove strings that say the same: ring tokens follow their atom at once, closings before openings; and
+a branch is always followed by something, as in the strings that RDKit writes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from .._types import Array
+from ._alphabet import (
+    KIND_ATOM,
+    KIND_BOND,
+    KIND_CLOSE,
+    KIND_END,
+    KIND_OPEN,
+    KIND_RING_CLOSE,
+    KIND_RING_OPEN,
+    Alphabet,
+)
+
+# What was written last. OPENED: a ring was opened at this atom, so none may be closed at it any more.
+START, ATOM, OPENED, BRANCH, RETURNED, BOND, BOND_RETURNED, BOND_BRANCH, DONE = range(9)
+
+NONE = -1
+_MANY = 99
+
+
+class State(NamedTuple):
+    """A prefix, as far as the rest of the string depends on it. Scalars int32 unless a shape is given.
+
+    Attributes:
+        position: tokens written.
+        phase: what was written last, one of the constants of this module.
+        free: valence of the current atom that is not used yet.
+        order: order of the bond to be made next.
+        atom: position of the current atom's token, -1 before the first.
+        depth: open branches.
+        stack_free: `(max_depth,)` free valence of the atoms to return to.
+        stack_atom: `(max_depth,)` their positions.
+        rings: open rings.
+        ring_order: `(max_rings,)` order of each open ring's bond, oldest ring first.
+        ring_atom: `(max_rings,)` position of the atom that opened it.
+        ring_blocked: `(max_rings,)` bool, rings that the current atom may not close: it is bonded to their atom.
+        attachments: attachment points still to be written.
+    """
+
+    position: Array
+    phase: Array
+    free: Array
+    order: Array
+    atom: Array
+    depth: Array
+    stack_free: Array
+    stack_atom: Array
+    rings: Array
+    ring_order: Array
+    ring_atom: Array
+    ring_blocked: Array
+    attachments: Array
+
+
+def start(alphabet: Alphabet) -> State:
+    """The state of the empty string."""
+
+    def scalar(value: int) -> Array:
+        return jnp.asarray(value, jnp.int32)
+
+    branches = jnp.zeros(alphabet.max_depth, jnp.int32)
+    rings = jnp.zeros(alphabet.max_rings, jnp.int32)
+    return State(
+        position=scalar(0),
+        phase=scalar(START),
+        free=scalar(0),
+        order=scalar(1),
+        atom=scalar(NONE),
+        depth=scalar(0),
+        stack_free=branches,
+        stack_atom=branches,
+        rings=scalar(0),
+        ring_order=rings,
+        ring_atom=rings,
+        ring_blocked=rings.astype(bool),
+        attachments=scalar(alphabet.attachments),
+    )
+
+
+def _is(phase: Array, *members: int) -> Array:
+    """Whether the phase is one of `members`."""
+    found = phase == members[0]
+    for member in members[1:]:
+        found = found | (phase == member)
+    return found
+
+
+def legal(state: State, alphabet: Alphabet) -> Array:
+    """The mask of tokens that may come next, `(num_tokens,)` bool; only `END` after the end."""
+    kind = jnp.asarray(alphabet.kind)
+    mask = (
+        ((kind == KIND_END) & _end_legal(state))
+        | ((kind == KIND_ATOM) & _atom_legal(state, alphabet))
+        | ((kind == KIND_BOND) & _bond_legal(state, alphabet))
+        | ((kind == KIND_OPEN) & _open_legal(state, alphabet))
+        | ((kind == KIND_CLOSE) & _close_legal(state, alphabet))
+        | ((kind == KIND_RING_OPEN) & _ring_open_legal(state, alphabet))
+    )
+    return mask.at[alphabet.first_ring_close_token :].set(_ring_close_legal(state))
+
+
+def _end_legal(state: State) -> Array:
+    complete = (state.depth == 0) & (state.rings == 0) & (state.attachments == 0)
+    return (_is(state.phase, ATOM, OPENED) & complete) | (state.phase == DONE)
+
+
+def _budget(state: State, alphabet: Alphabet) -> Array:
+    """Tokens left after the next one."""
+    return alphabet.length - state.position - 1
+
+
+def _owns_all_rings(state: State, atom: Array) -> Array:
+    """Whether every open ring was opened by `atom`, whose next neighbour then cannot close any."""
+    index = jnp.arange(state.ring_atom.shape[0])
+    return ((state.ring_atom == atom) | (index >= state.rings)).all(-1)
+
+
+def _cost(state: State, depth: Array, rings: Array, ring_cost: Array, needs_atom: Array | int) -> Array:
+    """Tokens of the fixed way of finishing; without open rings a phase that needs an atom costs that atom."""
+    return 2 * depth + jnp.where(rings > 0, ring_cost, needs_atom) + state.attachments
+
+
+def _atom_legal(state: State, alphabet: Alphabet) -> Array:
+    valence = jnp.asarray(alphabet.valence)
+    is_attachment = jnp.asarray(alphabet.is_attachment)
+    first = state.phase == START
+    order = jnp.where(first, 0, state.order)
+    reserve = _is(state.phase, BRANCH, BOND_BRANCH).astype(jnp.int32)  # the chain goes on after a branch
+    fits = first | (state.free - order >= reserve)
+    free = valence - order
+    attachments = state.attachments - is_attachment
+    must_go_on = (state.depth == 0) & ((state.rings > 0) | (attachments > 0))
+    allowed = fits & (free >= must_go_on) & (attachments >= 0) & (state.phase != DONE)
+    if alphabet.attachments:  # a repeat unit begins with an attachment point; the second does not sit on the first
+        allowed &= jnp.where(is_attachment == 1, first | (state.position > 1), ~first)
+    index = jnp.arange(alphabet.max_rings)
+    closable = (index < state.rings) & (state.ring_atom != state.atom)
+    least = jnp.where(closable, state.ring_order, _MANY).min(-1)
+    goes_on_after = (state.depth == 0) & ((state.rings > 1) | (attachments > 0))
+    closes_next = (least + goes_on_after <= free).astype(jnp.int32)
+    extra = jnp.where(first, is_attachment, 0) - is_attachment  # after `*`, an atom; a written `*` is off the count
+    cost = _cost(state, state.depth, state.rings, 2 * state.rings - closes_next, 0) + extra
+    return allowed & (cost <= _budget(state, alphabet))
+
+
+def _bond_legal(state: State, alphabet: Alphabet) -> Array:
+    order = jnp.asarray(alphabet.bond_order)
+    reserve = (state.phase == BRANCH).astype(jnp.int32)
+    allowed = _is(state.phase, ATOM, OPENED, BRANCH, RETURNED) & (state.free - order >= reserve)
+    cost = _cost(state, state.depth, state.rings, 2 * state.rings + 1, 1)
+    return allowed & (cost <= _budget(state, alphabet))
+
+
+def _open_legal(state: State, alphabet: Alphabet) -> Array:
+    allowed = _is(state.phase, ATOM, OPENED, RETURNED) & (state.free >= 2) & (state.depth < alphabet.max_depth)
+    ring_cost = 2 * state.rings + _owns_all_rings(state, state.atom)
+    return allowed & (_cost(state, state.depth + 1, state.rings, ring_cost, 1) <= _budget(state, alphabet))
+
+
+def _close_legal(state: State, alphabet: Alphabet) -> Array:
+    allowed = _is(state.phase, ATOM, OPENED) & (state.depth > 0)
+    parent = _top(state.stack_atom, state.depth)
+    ring_cost = 2 * state.rings + _owns_all_rings(state, parent)
+    return allowed & (_cost(state, state.depth - 1, state.rings, ring_cost, 1) <= _budget(state, alphabet))
+
+
+def _ring_open_legal(state: State, alphabet: Alphabet) -> Array:
+    free = state.free - state.order
+    allowed = _is(state.phase, ATOM, OPENED, BOND) & (state.rings < alphabet.max_rings)
+    allowed &= (free >= (state.depth == 0)) & (state.order <= 2)
+    blocks_next = _owns_all_rings(state, state.atom) & (free >= 1)
+    cost = _cost(state, state.depth, state.rings + 1, 2 * (state.rings + 1) + blocks_next, 0)
+    return allowed & (cost <= _budget(state, alphabet))
+
+
+def _ring_close_legal(state: State) -> Array:
+    """`(max_rings,)` bool in the order of the tokens: most recently opened ring first."""
+    goes_on = (state.depth == 0) & ((state.rings > 1) | (state.attachments > 0))
+    index = jnp.arange(state.ring_order.shape[0])
+    allowed = (index < state.rings) & ~state.ring_blocked & (state.free - state.ring_order >= goes_on)
+    allowed &= state.phase == ATOM
+    return jnp.roll(allowed[::-1], state.rings)  # entry k of the result is the ring `rings - 1 - k`
+
+
+def _top(stack: Array, depth: Array) -> Array:
+    """The innermost entry of a stack."""
+    return jnp.where(jnp.arange(stack.shape[-1]) == depth - 1, stack, 0).sum(-1)
+
+
+def closed_ring(state: State, token: Array, alphabet: Alphabet) -> Array:
+    """The index in the ring table of the ring that a closing token closes; -1 for other tokens."""
+    index = state.rings - 1 - (token - alphabet.first_ring_close_token)
+    return jnp.where(token >= alphabet.first_ring_close_token, index, NONE)
+
+
+_NEXT_BOND = {START: START, ATOM: BOND, OPENED: BOND, BRANCH: BOND_BRANCH, RETURNED: BOND_RETURNED}
+
+
+def advance(state: State, token: Array, alphabet: Alphabet) -> State:
+    """The state after `token`, which must be legal. `END` leads to a state in which only `END` is legal."""
+    kind = jnp.asarray(alphabet.kind)[token]
+    end, atom, bond = kind == KIND_END, kind == KIND_ATOM, kind == KIND_BOND
+    opens, closes = kind == KIND_OPEN, kind == KIND_CLOSE
+    ring_opens, ring_closes = kind == KIND_RING_OPEN, kind == KIND_RING_CLOSE
+    branches, rings = jnp.arange(alphabet.max_depth), jnp.arange(alphabet.max_rings)
+
+    order = jnp.where(state.phase == START, 0, state.order)
+    left = state.free - order
+    top_free, top_atom = _top(state.stack_free, state.depth), _top(state.stack_atom, state.depth)
+
+    starts_branch = atom & _is(state.phase, BRANCH, BOND_BRANCH)
+    stack_free = jnp.where(opens & (branches == state.depth), state.free, state.stack_free)
+    stack_free = jnp.where(starts_branch & (branches == state.depth - 1), left, stack_free)
+    stack_atom = jnp.where(opens & (branches == state.depth), state.atom, state.stack_atom)
+
+    ring = jnp.where(ring_closes, closed_ring(state, token, alphabet), _MANY)
+    chosen = rings == ring
+    partner = jnp.where(chosen, state.ring_atom, 0).sum(-1)
+    ring_bond = jnp.where(chosen, state.ring_order, 0).sum(-1)
+    pushed = ring_opens & (rings == state.rings)
+    ring_order = _remove(jnp.where(pushed, state.order, state.ring_order), ring)
+    ring_atom = _remove(jnp.where(pushed, state.atom, state.ring_atom), ring)
+    blocked = state.ring_blocked | (ring_closes & (state.ring_atom == partner))
+    ring_blocked = jnp.where(atom, state.ring_atom == state.atom, _remove(blocked, ring))
+
+    free = jnp.where(atom, jnp.asarray(alphabet.valence)[token] - order, state.free)
+    free = jnp.where(closes, top_free, free)
+    free = jnp.where(ring_opens, left, free) - ring_bond
+    next_bond = jnp.asarray([_NEXT_BOND.get(phase, BOND) for phase in range(DONE + 1)])[state.phase]
+    next_phase = jnp.asarray([DONE, ATOM, 0, BRANCH, RETURNED, OPENED, ATOM])[kind]
+    return State(
+        position=state.position + ~end,
+        phase=jnp.where(bond, next_bond, next_phase).astype(jnp.int32),
+        free=free,
+        order=jnp.where(bond, jnp.asarray(alphabet.bond_order)[token], 1),
+        atom=jnp.where(atom, state.position, jnp.where(closes, top_atom, state.atom)),
+        depth=state.depth + opens - closes,
+        stack_free=stack_free,
+        stack_atom=stack_atom,
+        rings=state.rings + ring_opens - ring_closes,
+        ring_order=ring_order,
+        ring_atom=ring_atom,
+        ring_blocked=ring_blocked,
+        attachments=state.attachments - jnp.asarray(alphabet.is_attachment)[token],
+    )
+
+
+def _remove(table: Array, index: Array) -> Array:
+    """The table without the entry at `index`; later entries move down. No entry goes when the index is beyond."""
+    shifted = jnp.roll(table, -1, axis=-1)
+    return jnp.where(jnp.arange(table.shape[-1]) >= index, shifted, table)
