@@ -12,6 +12,10 @@ from ._grammar import (
     start as start,
 )
 from ._graph import (
+    CONJUGATED as CONJUGATED,
+    DOUBLE as DOUBLE,
+    SINGLE as SINGLE,
+    TRIPLE as TRIPLE,
     Graph as Graph,
     decode as decode,
 )

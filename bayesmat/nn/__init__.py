@@ -1,0 +1,10 @@
+"""φ(x): from a molecule on the device to features."""
+
+from ._descriptors import (
+    DESCRIPTOR_NAMES as DESCRIPTOR_NAMES,
+    descriptors as descriptors,
+)
+from ._fingerprint import (
+    count_fingerprint as count_fingerprint,
+    environments as environments,
+)

@@ -1,0 +1,101 @@
+"""Descriptors that are sums over the molecular graph, computed on the device."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+
+from .._types import Array
+from ..chem import CONJUGATED, DOUBLE, TRIPLE, Alphabet, Graph
+
+_COUNTED = (5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53)
+"""Atomic numbers that have a count of their own: B C N O F Si P S Cl Se Br I."""
+
+_MASS = {
+    **{0: 0.0, 1: 1.008, 5: 10.812, 6: 12.011, 7: 14.007, 8: 15.999, 9: 18.998, 14: 28.086, 15: 30.974, 16: 32.067},
+    **{17: 35.453, 32: 72.64, 33: 74.922, 34: 78.96, 35: 79.904, 52: 127.6, 53: 126.904},
+}
+"""Standard atomic masses [g/mol] as RDKit uses them."""
+
+DESCRIPTOR_NAMES = (
+    *(f"atoms_{number}" for number in _COUNTED),
+    *("hydrogens", "heavy_atoms", "mass", "cations", "anions", "rings", "ring_atoms", "pi_atoms"),
+    *("double_bonds", "triple_bonds", "conjugated_ring_bonds", "rotatable_bonds", "terminal_atoms"),
+    *("branch_atoms", "quaternary_atoms", "hydroxyls", "amine_hydrogens", "acceptors", "ethers", "carbonyls"),
+    *("methyls", "chain_methylenes", "ring_methylenes", "aromatic_branches", "walks_2", "walks_3", "walks_4"),
+    *("polar_neighbours", "halogen_carbons"),
+)
+"""The names of the entries of `descriptors`, in order."""
+
+
+def descriptors(graph: Graph, alphabet: Alphabet) -> Array:
+    """Counts of atoms, bonds, groups and walks of one molecule, `(len(DESCRIPTOR_NAMES),)` float32.
+
+    Definitions are over the graph, not over SMARTS: `rotatable_bonds` are single bonds outside rings between atoms
+    that both have another heavy neighbour (RDKit leaves out amides and hindered bonds besides); `acceptors` are all
+    N, O and S atoms without positive charge; `walks_k` counts walks of k bonds between heavy atoms.
+    """
+    present = graph.atom > 0
+    number = jnp.asarray(alphabet.atomic_number)[graph.atom] * present
+    charge = jnp.asarray(alphabet.charge)[graph.atom] * present
+    mass = jnp.asarray([_MASS.get(z, 0.0) for z in range(120)], jnp.float32)
+    made = graph.bond_order > 0
+    a, b = graph.bond_from, graph.bond_to
+
+    def neighbours(values: Array) -> Array:
+        """The sum of `values` over the neighbours of each atom."""
+        values = values.astype(jnp.float32)
+        return (
+            jnp.zeros(alphabet.length, jnp.float32)
+            .at[a]
+            .add(jnp.where(made, values[b], 0))
+            .at[b]
+            .add(jnp.where(made, values[a], 0))
+        )
+
+    carbon, oxygen, nitrogen = number == 6, number == 8, number == 7
+    polar = oxygen | nitrogen | (number == 16)
+    halogen = (number == 9) | (number == 17) | (number == 35) | (number == 53)
+    single = (graph.bond_order == 1) & ~graph.bond_in_ring
+    to_polar, to_halogen = neighbours(polar), neighbours(halogen)
+    walk_1 = graph.degree.astype(jnp.float32)
+    walk_2 = neighbours(walk_1)
+    walk_3 = neighbours(walk_2)
+    num_atoms, num_bonds = present.sum(), made.sum()
+    atom_sums = jnp.stack(
+        [number == z for z in _COUNTED]
+        + [graph.hydrogens, present, mass[number] + mass[1] * graph.hydrogens, charge > 0, charge < 0],
+        dtype=jnp.float32,
+    ).sum(1)
+    more = jnp.stack(
+        [
+            graph.in_ring,
+            graph.pi & present,
+            made & (graph.bond_order == 2) & (graph.bond_class == DOUBLE),
+            made & (graph.bond_class == TRIPLE),
+            made & (graph.bond_class == CONJUGATED),
+            made & single & (graph.degree[a] > 1) & (graph.degree[b] > 1),
+            graph.degree == 1,
+            graph.degree == 3,
+            graph.degree == 4,
+            oxygen & (graph.hydrogens > 0),
+            nitrogen * graph.hydrogens,
+            polar & (charge <= 0),
+            oxygen & (graph.degree == 2),
+            oxygen & graph.pi,
+            carbon & (graph.hydrogens == 3),
+            carbon & (graph.hydrogens == 2) & ~graph.in_ring,
+            carbon & (graph.hydrogens == 2) & graph.in_ring,
+            graph.in_ring & graph.pi & (graph.degree == 3),
+            walk_1 * graph.degree,
+            neighbours(walk_1) * graph.degree,
+            walk_3 * graph.degree,
+            carbon * to_polar**2,
+            carbon * to_halogen**2,
+        ],
+        dtype=jnp.float32,
+    ).sum(1)
+    rings = jnp.where(num_atoms > 0, num_bonds - num_atoms + 1, 0).astype(jnp.float32)
+    return jnp.concatenate([atom_sums, rings[None], more])
+
+
