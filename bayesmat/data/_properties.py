@@ -12,7 +12,7 @@ import pandas as pd
 
 from .._types import BayesmatError
 from ._reconcile import Tolerance, reconcile
-from ._sources import SOURCES
+from ._sources import ESTIMATE_WINDOW, SOURCES, near_estimate
 from ._structures import registry
 from ._table import PropertyTable
 
@@ -159,13 +159,16 @@ def _with_structure(values: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame
 
 
 def _corroborated(name: str, values: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame:
-    """Drops structures for which every source is one that is not trusted alone."""
+    """Drops structures that rest on sources which are not trusted alone, unless an estimate supports the value."""
     weak = {source.key for source in SOURCES[name] if not source.alone}
     if not weak:
         return values
-    supported = values.loc[~values["source"].isin(weak), "structure"].unique()
-    keep = values["structure"].isin(supported)
-    dropped[f"only in {' or '.join(sorted(weak))}, which is not trusted alone"] += int((~keep).sum())
+    supported = values["structure"].isin(values.loc[~values["source"].isin(weak), "structure"].unique())
+    plausible = near_estimate(values["compound"], values["value"])
+    # All of a structure's values, or none: a vote must not be lost because it lies on the other side of the window.
+    keep = supported | plausible.groupby(values["structure"]).transform("all")
+    reason = f"only in {' or '.join(sorted(weak))}, and more than {ESTIMATE_WINDOW:g} K from the Joback estimate"
+    dropped[reason] += int((~keep).sum())
     return values[keep]
 
 

@@ -8,3 +8,8 @@ from ._fingerprint import (
     count_fingerprint as count_fingerprint,
     environments as environments,
 )
+from ._features import (
+    FINGERPRINT_BINS as FINGERPRINT_BINS,
+    Features as Features,
+    featurize as featurize,
+)
