@@ -1,3 +1,3 @@
 """Bayesian design of materials from little data: a NumPyro model in, posterior molecules out."""
 
-from . import chem as chem, data as data, nn as nn
+from . import chem as chem, data as data, nn as nn, prior as prior

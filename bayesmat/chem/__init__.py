@@ -10,6 +10,7 @@ from ._grammar import (
     advance as advance,
     legal as legal,
     start as start,
+    starts_branch as starts_branch,
 )
 from ._graph import (
     CONJUGATED as CONJUGATED,

@@ -144,7 +144,7 @@ def _atom_legal(state: State, alphabet: Alphabet) -> Array:
     is_attachment = jnp.asarray(alphabet.is_attachment)
     first = state.phase == START
     order = jnp.where(first, 0, state.order)
-    reserve = _is(state.phase, BRANCH, BOND_BRANCH).astype(jnp.int32)  # the chain goes on after a branch
+    reserve = starts_branch(state).astype(jnp.int32)  # the chain goes on after a branch
     fits = first | (state.free - order >= reserve)
     free = valence - order
     attachments = state.attachments - is_attachment
@@ -227,9 +227,9 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
     left = state.free - order
     top_free, top_atom = _top(state.stack_free, state.depth), _top(state.stack_atom, state.depth)
 
-    starts_branch = atom & _is(state.phase, BRANCH, BOND_BRANCH)
+    first_of_branch = atom & starts_branch(state)
     stack_free = jnp.where(opens & (branches == state.depth), state.free, state.stack_free)
-    stack_free = jnp.where(starts_branch & (branches == state.depth - 1), left, stack_free)
+    stack_free = jnp.where(first_of_branch & (branches == state.depth - 1), left, stack_free)
     stack_atom = jnp.where(opens & (branches == state.depth), state.atom, state.stack_atom)
 
     ring = jnp.where(ring_closes, closed_ring(state, token, alphabet), _MANY)
@@ -268,3 +268,8 @@ def _remove(table: Array, index: Array) -> Array:
     """The table without the entry at `index`; later entries move down. No entry goes when the index is beyond."""
     shifted = jnp.roll(table, -1, axis=-1)
     return jnp.where(jnp.arange(table.shape[-1]) >= index, shifted, table)
+
+
+def starts_branch(state: State) -> Array:
+    """Whether the next atom is the first of a branch."""
+    return _is(state.phase, BRANCH, BOND_BRANCH)

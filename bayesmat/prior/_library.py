@@ -1,0 +1,113 @@
+"""Fitting priors to a corpus, once: the result is kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from .. import chem, data
+from .._types import BayesmatError, cache_dir
+from ._kneser_ney import Tables
+from ._ngram import NGram, tables_from_tokens
+
+_FORMAT = 1
+"""Raised whenever the tables of the same corpus would come out differently."""
+
+_NAMES = ("organic",)
+
+
+def names() -> tuple[str, ...]:
+    """The priors that `load` knows."""
+    return _NAMES
+
+
+def load(name: str = "organic", alphabet: chem.Alphabet | None = None) -> NGram:
+    """A prior by name, fitted to the structures of `data.corpus` on first use (about half a minute), then cached.
+
+    Args:
+        name: one of `names()`.
+        alphabet: None for the preset of that name.
+
+    Raises:
+        BayesmatError: there is no prior of that name.
+    """
+    if name not in _NAMES:
+        raise BayesmatError(f"no prior {name!r}; known: {', '.join(_NAMES)}")
+    return fit_ngram(data.corpus(name).smiles, alphabet, cache=True)
+
+
+def fit_ngram(
+    smiles: Sequence[str],
+    alphabet: chem.Alphabet | None = None,
+    order: int = 10,
+    min_count: int = 3,
+    cache: bool = False,
+) -> NGram:
+    """An n-gram prior fitted to molecules of your own.
+
+    Args:
+        smiles: the corpus; what the alphabet cannot say is left out, `NGram.set_aside` counts it by reason.
+        alphabet: None for `Alphabet.organic()`.
+        order: tokens that an estimate looks at, the predicted one included.
+        min_count: contexts of three and more tokens that were seen less often are left to the shorter ones.
+        cache: whether to keep the result in the cache folder and to look there first.
+
+    Raises:
+        BayesmatError: `order` is out of range, or the alphabet can say none of the molecules.
+
+    >>> prior = fit_ngram(["CCO", "CCN", "CC(C)O", "c1ccccc1"], order=4)
+    >>> bool(prior.log_prob(chem.encode("CCCO", prior.alphabet).tokens[0]) < 0)
+    True
+    """
+    if not 2 <= order <= 11:
+        raise BayesmatError(f"order is {order}; allowed are 2 to 11")
+    alphabet = alphabet or chem.Alphabet.organic()
+    path = cache_dir() / "prior" / f"ngram-{_fingerprint(smiles, alphabet, order, min_count)}.npz"
+    if cache and (found := _read(path)) is not None:
+        return _with_count(NGram(found[0], alphabet), found[1])
+    encoded = chem.encode(smiles, alphabet, description="corpus of the prior, once")
+    if not len(encoded.tokens):
+        raise BayesmatError(f"the alphabet can say none of the {len(smiles)} molecules: {dict(encoded.refused)}")
+    tables = tables_from_tokens(encoded.tokens, alphabet, order, min_count)
+    if cache:
+        _write(path, tables, encoded.refused)
+    return _with_count(NGram(tables, alphabet), encoded.refused)
+
+
+def _with_count(prior: NGram, refused: Counter[str]) -> NGram:
+    prior.set_aside = refused
+    return prior
+
+
+def _fingerprint(smiles: Sequence[str], alphabet: chem.Alphabet, order: int, min_count: int) -> str:
+    digest = hashlib.sha256()
+    settings = [_FORMAT, metadata.version("rdkit"), repr(alphabet), order, min_count]
+    digest.update(json.dumps(settings).encode())
+    for text in smiles:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()[:24]
+
+
+def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
+    """The cached tables; None when there are none or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            tables = Tables(*(file[name] for name in Tables._fields[:3]), start=int(file["start"]))
+            return tables, Counter(json.loads(str(file["refused"])))
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _write(path: Path, tables: Tables, refused: Counter[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        np.savez(file, **tables._asdict(), refused=np.array(json.dumps(dict(refused))))
+    os.replace(file.name, path)
