@@ -1,3 +1,4 @@
 """Bayesian design of materials from little data: a NumPyro model in, posterior molecules out."""
 
-from . import chem as chem, data as data, nn as nn, prior as prior
+from ._types import BayesmatError as BayesmatError
+from . import chem as chem, data as data, nn as nn, prior as prior, smc as smc

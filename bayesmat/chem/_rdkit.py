@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rdkit import Chem, DataStructs, RDLogger
+import numpy as np
+from rdkit import Chem, RDLogger
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Contrib.SA_Score import sascorer
@@ -67,9 +68,14 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
         raise RefusedError(smiles, "empty string")
     if len(smiles) > MAX_SMILES_CHARACTERS:
         raise RefusedError(smiles, f"longer than {MAX_SMILES_CHARACTERS} characters")
+    smiles = smiles.strip()
+    if not smiles.isprintable():
+        raise RefusedError(smiles, "control character")  # RDKit would read up to a NUL and call it a molecule
+    if " " in smiles:
+        raise RefusedError(smiles, "blank inside")
     if "." in smiles:
         raise RefusedError(smiles, "several fragments")
-    molecule = Chem.MolFromSmiles(smiles.strip())
+    molecule = Chem.MolFromSmiles(smiles)
     if molecule is None or molecule.GetNumAtoms() == 0:
         raise RefusedError(smiles, "RDKit cannot read it")
     stripped = set()
@@ -143,25 +149,45 @@ def sa_score(smiles: str) -> float:
 
 
 class SimilarityIndex:
-    """Nearest neighbour of a molecule among known ones: Tanimoto on Morgan counts of radius 2.
+    """Nearest neighbour of a molecule among known ones: Tanimoto on Morgan bits of radius 2 (2,048 bits).
+
+    Args:
+        smiles: the known molecules.
+        words: their fingerprints as `words` of an earlier index gives them; None to compute them.
+        description: what the progress bar says.
 
     >>> SimilarityIndex(["CCO", "c1ccccc1"]).nearest("CCCO")[0]
     'CCO'
     """
 
-    def __init__(self, smiles: Sequence[str], description: str = "fingerprints of known compounds"):
-        self._generator = rdFingerprintGenerator.GetMorganGenerator(radius=2)
+    def __init__(
+        self,
+        smiles: Sequence[str],
+        words: np.ndarray | None = None,
+        description: str = "fingerprints of known compounds, once",
+    ):
+        self._generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
         self.smiles = list(smiles)
-        self._fingerprints = [
-            self._generator.GetSparseCountFingerprint(Chem.MolFromSmiles(text))
-            for text in progress(self.smiles, description, len(self.smiles))
-        ]
+        if words is None:
+            rows = [self._words(text) for text in progress(self.smiles, description, len(self.smiles))]
+            words = np.stack(rows) if rows else np.zeros((0, 32), np.uint64)
+        self.words = words
+        self._sizes = np.bitwise_count(words).sum(1, dtype=np.int64)
+
+    def _words(self, smiles: str) -> np.ndarray:
+        """The fingerprint of one molecule, `(32,)` uint64."""
+        bits = self._generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(smiles))
+        return np.packbits(bits).view(np.uint64)
 
     def nearest(self, smiles: str) -> tuple[str, float]:
-        """The most similar known molecule and its Tanimoto similarity in [0, 1]."""
-        fingerprint = self._generator.GetSparseCountFingerprint(Chem.MolFromSmiles(smiles))
-        similarity = DataStructs.BulkTanimotoSimilarity(fingerprint, self._fingerprints)
-        best = max(range(len(similarity)), key=similarity.__getitem__)
+        """The most similar known molecule and its Tanimoto similarity in [0, 1]; ("", 0) if none is known."""
+        if not self.smiles:
+            return "", 0.0
+        query = self._words(smiles)
+        common = np.bitwise_count(self.words & query).sum(1, dtype=np.int64)
+        union = self._sizes + int(np.bitwise_count(query).sum()) - common
+        similarity = common / np.maximum(union, 1)
+        best = int(similarity.argmax())
         return self.smiles[best], float(similarity[best])
 
 

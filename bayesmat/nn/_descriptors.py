@@ -33,7 +33,8 @@ def descriptors(graph: Graph, alphabet: Alphabet) -> Array:
 
     Definitions are over the graph, not over SMARTS: `rotatable_bonds` are single bonds outside rings between atoms
     that both have another heavy neighbour (RDKit leaves out amides and hindered bonds besides); `acceptors` are all
-    N, O and S atoms without positive charge; `walks_k` counts walks of k bonds between heavy atoms.
+    N, O and S atoms without positive charge; `rings` is bonds - atoms + 1, where RDKit's symmetrised count is higher
+    for cages; `walks_k` counts walks of k bonds between heavy atoms.
     """
     present = graph.atom > 0
     number = jnp.asarray(alphabet.atomic_number)[graph.atom] * present

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from ._canvas import BLUE, INK, ORANGE, QUIET, Panel, compose, finite, legend_above, say, spans_decades, with_unit
-
-if TYPE_CHECKING:
-    from ..infer import Calibration
+from ..infer import Calibration
+from ._canvas import (
+    BLUE,
+    INK,
+    ORANGE,
+    QUIET,
+    Panel,
+    compose,
+    finite,
+    legend_above,
+    plain_logarithm,
+    say,
+    spans_decades,
+    with_unit,
+)
 
 MAX_POINTS = 800  # more are shown as counts in cells
 COUNTS = LinearSegmentedColormap.from_list("counts", ["#d3e3f0", "#6aa3cc", BLUE, "#03294a"])
@@ -67,6 +77,8 @@ def _parity(axes: Axes, calibration: Calibration) -> None:
     if logarithmic:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        plain_logarithm(axes.xaxis)
+        plain_logarithm(axes.yaxis)
     if table.shape[1] <= MAX_POINTS:
         _points(axes, *table)
     else:
@@ -91,8 +103,17 @@ def _points(axes: Axes, mean: np.ndarray, observed: np.ndarray, lower: np.ndarra
     for chosen, color, marker, name in ((inside, BLUE, "o", "in its 90 % interval"), (~inside, ORANGE, "D", "outside")):
         bars = [((a, y), (b, y)) for a, b, y in zip(lower[chosen], upper[chosen], observed[chosen], strict=True)]
         axes.add_collection(LineCollection(bars, colors=color, linewidths=0.8, alpha=0.28), autolim=False)
-        axes.scatter(mean[chosen], observed[chosen], s=11, marker=marker, color=color, alpha=0.8, linewidth=0,
-                     label=name, zorder=4)
+        axes.scatter(
+            mean[chosen],
+            observed[chosen],
+            s=11,
+            marker=marker,
+            color=color,
+            alpha=0.8,
+            linewidth=0,
+            label=name,
+            zorder=4,
+        )
     legend_above(axes, columns=2)
 
 
@@ -102,11 +123,21 @@ def _cells(axes: Axes, mean: np.ndarray, observed: np.ndarray, ends: tuple[float
     low, high = ends
     shown = (mean >= low) & (mean <= high) & (observed >= low) & (observed <= high)
     cells = axes.hexbin(
-        mean[shown], observed[shown], gridsize=(44, 26), mincnt=1, extent=extent, xscale=scale, yscale=scale,
-        norm=LogNorm(), cmap=COUNTS, linewidths=0.0,
+        mean[shown],
+        observed[shown],
+        gridsize=(44, 26),
+        mincnt=1,
+        extent=extent,
+        xscale=scale,
+        yscale=scale,
+        norm=LogNorm(),
+        cmap=COUNTS,
+        linewidths=0.0,
     )
     assert axes.figure is not None
     bar = axes.figure.colorbar(cells, ax=axes, pad=0.02, aspect=28)
+    plain_logarithm(bar.ax.yaxis)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("molecules per cell (number)")
     bar.outline.set_visible(False)  # type: ignore[operator]
 
@@ -121,8 +152,15 @@ def _reliability(axes: Axes, calibration: Calibration) -> None:
     axes.plot([0, 100], [0, 100], color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
     if pit.size:
         sd = np.sqrt(levels * (1 - levels) / pit.size)
-        axes.fill_between(100 * levels, 100 * (levels - 1.96 * sd), 100 * (levels + 1.96 * sd), color=QUIET, alpha=0.25,
-                          linewidth=0, label="95 % by chance")
+        axes.fill_between(
+            100 * levels,
+            100 * (levels - 1.96 * sd),
+            100 * (levels + 1.96 * sd),
+            color=QUIET,
+            alpha=0.25,
+            linewidth=0,
+            label="95 % by chance",
+        )
         width = np.sort(np.abs(2 * pit - 1))
         empirical = np.searchsorted(width, levels, side="right") / pit.size
         axes.plot(100 * levels, 100 * empirical, color=BLUE, label="model", zorder=3)

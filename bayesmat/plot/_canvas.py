@@ -18,9 +18,11 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # After Okabe & Ito (2008): told apart with any colour vision, and in grey by their lightness.
 INK, QUIET, GRID = "#2b3038", "#7d8590", "#dfe3e8"
@@ -30,6 +32,7 @@ PANEL_INCHES = (4.0, 2.9)
 
 SETTINGS = {
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
     "axes.edgecolor": QUIET,
     "axes.grid": True,
     "axes.labelcolor": INK,
@@ -144,6 +147,13 @@ def spans_decades(values: np.ndarray) -> bool:
         return False
     low, high = np.quantile(values, [0.005, 0.995])
     return bool(high / low > 100)
+
+
+def plain_logarithm(axis: Axis) -> None:
+    """Ticks at powers of ten, written as plain numbers: `parse_math` is off, and readers know 0.01."""
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_above(axes: Axes, columns: int = 3) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._canvas import AMBER, BLUE, ORANGE, QUIET, Panel, compose, finite, legend_above, say, spans_decades, with_unit
-
-if TYPE_CHECKING:
-    from ..design import DesignRun, TargetSummary
+from ..design import DesignRun, TargetSummary
+from ._canvas import (
+    AMBER,
+    BLUE,
+    ORANGE,
+    QUIET,
+    Panel,
+    compose,
+    finite,
+    legend_above,
+    plain_logarithm,
+    say,
+    spans_decades,
+    with_unit,
+)
 
 
 def property_distributions(run: DesignRun) -> Figure:
@@ -38,7 +47,8 @@ def _panel(run: DesignRun, name: str, targets: list[TargetSummary]) -> Panel:
         _histograms(axes, prior, posterior, targets)
 
     middle = " and ".join(
-        f"{np.median(values):.3g} for the {who}" for who, values in (("prior", prior), ("posterior", posterior))
+        f"{np.median(values):.3g} for the {who}"
+        for who, values in (("prior", prior), ("posterior", posterior))
         if values.size
     )
     description = (
@@ -58,6 +68,7 @@ def _histograms(axes: Axes, prior: np.ndarray, posterior: np.ndarray, targets: l
     edges = _edges(prior, posterior, bounds, logarithmic)
     if logarithmic:
         axes.set_xscale("log")
+        plain_logarithm(axes.xaxis)
     axes.set_xlim(edges[0], edges[-1])
     _shade(axes, targets)
     for sample, name, fill, line in ((prior, "prior", "#b4bac3", QUIET), (posterior, "posterior", BLUE, BLUE)):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..design import DesignRun
 from ._canvas import BLUE, ORANGE, QUIET, Panel, compose, say
-
-if TYPE_CHECKING:
-    from ..design import DesignRun
 
 
 def sampler_paths(run: DesignRun) -> Figure:
@@ -27,8 +23,8 @@ def sampler_panels(run: DesignRun) -> tuple[Panel, ...]:
     ess = 100 * np.asarray(sampler.ess, dtype=float) / max(sampler.num_particles, 1)
     acceptance = 100 * np.asarray(sampler.acceptance, dtype=float)
     return (
-        _panel("Inverse temperature", "inverse temperature β (0 prior, 1 posterior)", temperatures, 0, 1.0),
-        _panel("Effective sample size", "effective sample size (% of particles)", ess, 1, 100.0),
+        _panel("Inverse temperature", "inverse temperature β (dimensionless)", temperatures, 0, 1.0),
+        _panel("Effective sample size", "ESS (% of particles)", ess, 1, 100.0),
         _panel("Acceptance", "accepted moves (%)", acceptance, 1, 100.0),
     )
 

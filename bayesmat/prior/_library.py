@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
@@ -102,7 +103,7 @@ def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
         with np.load(path, allow_pickle=False) as file:
             tables = Tables(*(file[name] for name in Tables._fields[:3]), start=int(file["start"]))
             return tables, Counter(json.loads(str(file["refused"])))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

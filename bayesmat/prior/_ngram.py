@@ -163,6 +163,12 @@ class NGram(dist.Distribution):
 
         return jax.lax.scan(step, self._first(), (uniform, x.astype(jnp.int32), kept))[1]
 
+    def to_text(self, x: np.ndarray) -> list[str]:
+        """Canonical SMILES of strings `(n, length)`; strings of one molecule give the same text."""
+        texts = [chem.to_smiles(row, self.alphabet) for row in np.asarray(x)]
+        canonical = chem.canonicalize(texts, "names of molecules").smiles
+        return [name or text for name, text in zip(canonical, texts, strict=True)]
+
     def log_prob(self, value: Array, intermediates: Any = None) -> Array:
         """Log probability of strings `(..., length)`; -inf for what the grammar does not allow."""
         value = jnp.asarray(value).astype(jnp.int32)

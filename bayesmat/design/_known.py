@@ -1,0 +1,49 @@
+"""Is a molecule known, and what known compound is most like it?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from importlib import metadata
+
+import numpy as np
+
+from .. import chem, data
+from .._types import cache_dir
+
+
+class KnownCompounds:
+    """The structures of a corpus with their names, and an index by similarity; fingerprints are cached.
+
+    Args:
+        corpus: from `data.corpus`.
+    """
+
+    def __init__(self, corpus: data.Corpus):
+        self._names = dict(zip(corpus.smiles, corpus.names, strict=True))
+        text = "\n".join([metadata.version("rdkit"), *corpus.smiles])
+        path = cache_dir() / f"known-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+        words = None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                words = file["words"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # not there yet, or damaged: computed anew
+        self._index = chem.SimilarityIndex(corpus.smiles, words)
+        if words is None:
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+                np.savez(file, words=self._index.words)
+            os.replace(file.name, path)
+
+    def __contains__(self, smiles: object) -> bool:
+        return smiles in self._names
+
+    def name(self, smiles: str) -> str:
+        """The name of a known compound, or ""."""
+        return self._names.get(smiles, "")
+
+    def nearest(self, smiles: str) -> tuple[str, float]:
+        """SMILES of the most similar known compound and the Tanimoto similarity; a known one is its own."""
+        return (smiles, 1.0) if smiles in self._names else self._index.nearest(smiles)

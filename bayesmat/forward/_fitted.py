@@ -1,0 +1,211 @@
+"""A fitted property: its predictor, its posterior, and how well it predicted each measurement without it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import infer
+from .._types import Array
+from ..chem import Alphabet, Refusal, encode
+from ..infer import Calibration
+from ..nn import Features, featurize
+from ._predictive import Predictive
+from ._predictor import Predictor
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
+
+BATCH = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions for a list of molecules; arrays have one entry for each kept one.
+
+    Attributes:
+        kept: `(m,)` indices into the list that was given.
+        refusals: the molecules that the alphabet cannot say, with reasons.
+        mean: `(m,)` see `Predictive.mean`.
+        sd: `(m,)` see `Predictive.sd`.
+        lower90: `(m,)` 5 % quantile.
+        upper90: `(m,)` 95 % quantile.
+        unit: of the numbers.
+        predictive: all of it.
+    """
+
+    kept: np.ndarray
+    refusals: tuple[Refusal, ...]
+    mean: np.ndarray
+    sd: np.ndarray
+    lower90: np.ndarray
+    upper90: np.ndarray
+    unit: str
+    predictive: Predictive
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `fit` returns.
+
+    Attributes:
+        name: the table's name.
+        label: the property in words.
+        unit: of y.
+        predictor: x → p(y | x, D), for compiled programs.
+        idata: ArviZ data: scales of the feature groups, noise parameters and weights of the basis columns.
+        calibration: leave-one-out predictions of the training molecules, and their scores.
+        smiles: training molecules.
+        y: `(n,)` their measurements.
+        loo_mean: `(n,)` the function at each training molecule given the others, in modelling space.
+        set_aside: molecules of the table that the alphabet cannot say.
+        sources: fits that this one transfers from.
+        fingerprint: sha256 of everything that went in.
+    """
+
+    name: str
+    label: str
+    unit: str
+    predictor: Predictor
+    idata: InferenceData
+    calibration: Calibration
+    smiles: tuple[str, ...]
+    y: np.ndarray
+    loo_mean: np.ndarray
+    set_aside: tuple[Refusal, ...]
+    sources: tuple[Fitted, ...]
+    fingerprint: str
+    _row: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_row", {text: row for row, text in enumerate(self.smiles)})
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """Of the strings that the predictor reads."""
+        return self.predictor.alphabet
+
+    def predict(self, x: Array | Features, transferred: Array | None = None) -> Predictive:
+        """The posterior predictive of tokens `(..., length)` or features; compiled once per shape."""
+        return _predict(self.predictor, x, transferred)
+
+    def predict_smiles(self, smiles: str | Sequence[str]) -> Predictions:
+        """Predictions for SMILES; what the alphabet cannot say is returned with its reason."""
+        encoded = encode(smiles, self.alphabet)
+        predictive = self.predict_features(compute_features(encoded.tokens, self.alphabet))
+        mean, sd, lower, upper = (np.asarray(v) for v in _describe(predictive))
+        return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, self.unit, predictive)
+
+    def predict_features(self, features: Features, transferred: np.ndarray | None = None) -> Predictive:
+        """The posterior predictive of n molecules on the host, in batches of one compiled shape."""
+        n = len(features.descriptors)
+        parts = []
+        for start in range(0, max(n, 1), BATCH):
+            rows = slice(start, start + BATCH)
+            part = Features(*(_padded(array[rows]) for array in features))
+            given = None if transferred is None else jnp.asarray(_padded(np.asarray(transferred)[rows]), jnp.float32)
+            predictive = self.predict(Features(*map(jnp.asarray, part)), given)
+            parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], predictive))  # noqa: B023
+        return jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *parts)
+
+    def transferable(self, smiles: Sequence[str], features: Features) -> np.ndarray:
+        """What a dependent model is told about molecules: the posterior mean of the function, `(n,)`.
+
+        For a molecule in this fit's own table it is the leave-one-out mean. So the columns that a dependent model is
+        trained on are what it will get for new molecules, and no measured value reaches it through its own source.
+
+        Args:
+            smiles: n canonical SMILES, as in property tables.
+            features: of the same molecules.
+        """
+        given = self.transferred(smiles, features)
+        average = self.predictor.linear.average()
+        result = np.empty(len(smiles))
+        for start in range(0, len(smiles), BATCH):
+            rows = slice(start, start + BATCH)
+            part = Features(*(jnp.asarray(_padded(array[rows])) for array in features))
+            value = _linear(average, part, jnp.asarray(_padded(given[rows]), jnp.float32))
+            result[rows] = np.asarray(value)[: len(smiles[rows]), 0]
+        for index, text in enumerate(smiles):
+            if (row := self._row.get(text)) is not None:
+                result[index] = self.loo_mean[row]
+        return result
+
+    def transferred(self, smiles: Sequence[str], features: Features) -> np.ndarray:
+        """The transferred columns of this fit for n molecules, `(n, t)`, leave-one-out where a source measured them.
+
+        Give them to `predict` when judging held-out molecules; for new molecules the predictor makes its own.
+        """
+        columns = [source.transferable(smiles, features) for source in self.sources]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(smiles), 0))
+
+    def summary(self) -> str:
+        """A few lines of text: what was fitted, on what, and how well it predicts."""
+        posterior = self.idata.posterior
+        scales = ", ".join(
+            f"{name} {float(posterior['scale'].sel(group=name).mean()):.2g}" for name in posterior["group"].values
+        )
+        aside = Counter(refusal.reason for refusal in self.set_aside)
+        space = "log y" if self.predictor.log else "y"
+        lines = [
+            f"{self.label}: {len(self.smiles)} molecules, linear in {space} with {self.predictor.num_draws} draws",
+            f"  prior scale of feature groups, in standard deviations of {space}: {scales}",
+            f"  Student noise, ν = {float(posterior['noise_dof'].mean()):.3g}",
+        ]
+        if self.sources:
+            lines.append(f"  transfers from {', '.join(source.label for source in self.sources)}")
+        if aside:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in aside.most_common())
+            lines.append(f"  set aside: {sum(aside.values())} ({reasons})")
+        return "\n".join([*lines, self.calibration.summary()])
+
+
+_predict = eqx.filter_jit(lambda predictor, x, transferred: predictor(x, transferred))
+_linear = eqx.filter_jit(lambda linear, features, transferred: linear(features, transferred))
+_describe = eqx.filter_jit(lambda p: (p.mean(), p.sd(), p.quantile(0.05), p.quantile(0.95)))
+_score = eqx.filter_jit(lambda p, y: (p.mean(), p.quantile(0.05), p.quantile(0.95), p.cdf(y), p.log_prob(y)))
+_featurize = jax.jit(jax.vmap(featurize, (0, None)), static_argnums=1)
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    """A batch brought to one length, so that one compiled program serves every number of molecules."""
+    return np.concatenate([array, np.zeros((BATCH - len(array), *array.shape[1:]), array.dtype)])
+
+
+def compute_features(tokens: np.ndarray, alphabet: Alphabet) -> Features:
+    """Features of `(n, length)` tokens as NumPy arrays, in batches."""
+    n = len(tokens)
+    parts = [
+        jax.tree.map(np.asarray, _featurize(jnp.asarray(_padded(tokens[start : start + BATCH]), jnp.int32), alphabet))
+        for start in range(0, max(n, 1), BATCH)
+    ]
+    return Features(*(np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True)))
+
+
+def calibrate(predictive: Predictive, observed: np.ndarray, label: str, unit: str, kind: str) -> Calibration:
+    """Scores of predictives `(n, K)` against observations that they had not seen.
+
+    Args:
+        predictive: one for each observation.
+        observed: `(n,)` [unit].
+        label: the property in words.
+        unit: of the observations.
+        kind: "leave-one-out" or "held-out".
+    """
+    y = np.asarray(observed, np.float64)
+    mean, lower, upper, pit, log_density = (np.asarray(v, np.float64) for v in _score(predictive, jnp.asarray(y, jnp.float32)))
+    draws = np.asarray(predictive.loc)[..., None] + np.asarray(predictive.scale)[..., None] * _STRATA
+    draws = draws.reshape(len(y), -1).T.astype(np.float64)
+    crps = infer.crps(y, np.exp(draws) if predictive.log else draws).mean()
+    return Calibration(label, unit, kind, y, mean, lower, upper, pit, infer.nll(log_density), float(crps))
+
+
+_STRATA = np.array([-1.2815516, -0.5244005, 0.0, 0.5244005, 1.2815516], np.float32)
+"""Quantiles 0.1, 0.3 … 0.9 of a standard normal: five draws for each component."""

@@ -1,0 +1,72 @@
+"""Features: invariant to the string, sound against RDKit, named."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import Descriptors, rdFingerprintGenerator
+from scipy.stats import spearmanr
+
+from bayesmat import chem, data, nn
+
+ORGANIC = chem.Alphabet.organic()
+featurize = jax.jit(jax.vmap(lambda x: nn.featurize(x, ORGANIC)))
+CORPUS = data.corpus("organic").smiles[3::61]
+
+
+def counts(values: np.ndarray) -> np.ndarray:
+    return np.expm1(np.asarray(values, np.float64))
+
+
+def test_features_are_invariant_to_root_and_kekule_form() -> None:
+    forms = [chem.encode(CORPUS, ORGANIC, seed=seed) for seed in (None, 11, 22, 33)]
+    shared = sorted(set.intersection(*(set(form.kept.tolist()) for form in forms)))
+    reference = None
+    for form in forms:
+        rows = form.tokens[np.searchsorted(form.kept, shared)]
+        features = jax.tree.map(np.asarray, featurize(rows))
+        reference = reference or features
+        np.testing.assert_array_equal(features.fingerprint, reference.fingerprint)
+        np.testing.assert_allclose(features.descriptors, reference.descriptors, rtol=1e-6)
+    assert len(shared) > 500
+
+
+def test_descriptors_agree_with_rdkit() -> None:
+    encoded = chem.encode(CORPUS, ORGANIC)
+    values = counts(featurize(encoded.tokens).descriptors)
+    column = {name: values[:, i] for i, name in enumerate(nn.DESCRIPTOR_NAMES)}
+    assert values.shape[1] == len(nn.DESCRIPTOR_NAMES)
+    molecules = [Chem.MolFromSmiles(CORPUS[i]) for i in encoded.kept]
+    theirs = {
+        "heavy_atoms": [m.GetNumHeavyAtoms() for m in molecules],
+        "mass": [Descriptors.MolWt(m) for m in molecules],
+        "rings": [m.GetNumBonds() - m.GetNumAtoms() + 1 for m in molecules],
+        "atoms_7": [sum(a.GetAtomicNum() == 7 for a in m.GetAtoms()) for m in molecules],
+        "hydrogens": [sum(a.GetTotalNumHs() for a in m.GetAtoms()) for m in molecules],
+        "ring_atoms": [sum(a.IsInRing() for a in m.GetAtoms()) for m in molecules],
+        "cations": [sum(a.GetFormalCharge() > 0 for a in m.GetAtoms()) for m in molecules],
+    }
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(column[name], expected, rtol=2e-4, atol=2e-3, err_msg=name)
+
+
+def test_fingerprint_ranks_pairs_as_morgan_counts_do() -> None:
+    encoded = chem.encode(CORPUS, ORGANIC)
+    ours = np.rint(counts(featurize(encoded.tokens).fingerprint))
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=4096)
+    theirs = np.stack([
+        generator.GetCountFingerprintAsNumPy(Chem.MolFromSmiles(CORPUS[i])).astype(float) for i in encoded.kept
+    ])  # fmt: skip
+    a, b = np.random.default_rng(0).integers(0, len(ours), (2, 3000))
+
+    def tanimoto(x: np.ndarray) -> np.ndarray:
+        low = np.minimum(x[a], x[b]).sum(1)
+        return low / (x[a].sum(1) + x[b].sum(1) - low)
+
+    assert spearmanr(tanimoto(ours), tanimoto(theirs)).statistic > 0.97
+
+
+def test_padding_has_no_features() -> None:
+    empty = nn.featurize(np.zeros(ORGANIC.length, np.int32), ORGANIC)
+    assert not np.asarray(empty.fingerprint).any() and not np.asarray(empty.descriptors).any()
