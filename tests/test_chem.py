@@ -156,7 +156,7 @@ def test_features_of_the_graph_do_not_depend_on_the_string() -> None:
     [
         ("", "empty"),
         ("C1CC", "RDKit cannot read"),
-        ("this is no molecule", "RDKit cannot read"),
+        ("nonsense", "RDKit cannot read"),
         ("[Na+].[Cl-]", "several fragments"),
         ("[CH3]", "radical"),
         ("C[Hg]C", "element Hg"),

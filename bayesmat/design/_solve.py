@@ -191,5 +191,5 @@ def _settings(problem: Problem, inverse: Inverse, models: dict[str, forward.Fitt
         "tokens in a string": inverse.prior.alphabet.length,
         **{f"{name}: measurements": len(sought.table) for name, sought in problem.sought.items()},
         **{f"{name}: transfer from": ", ".join(sought.transfer) for name, sought in problem.sought.items() if sought.transfer},
-        **{f"{name}: set aside": sum(model.set_aside.values()) for name, model in models.items()},
+        **{f"{name}: set aside": len(model.set_aside) for name, model in models.items()},
     }  # fmt: skip

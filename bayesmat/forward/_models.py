@@ -71,6 +71,7 @@ def log_marginal(scale: Array, sigma: Array, stats: Sufficient) -> Array:
     return _value_and_gradient(scale, sigma, stats)[0]
 
 
+@jax.jit  # NumPyro also runs models outside compiled programs, to look at their sites
 def _value_and_gradient(scale: Array, sigma: Array, stats: Sufficient) -> tuple[Array, tuple[Array, Array]]:
     precision, variance = prior_precision(scale, stats.groups), sigma**2
     factor = jnp.linalg.cholesky(stats.gram / variance + jnp.diag(precision))
@@ -123,6 +124,7 @@ def noise_model(data: NoiseData) -> None:
     numpyro.factor("residuals", mixture_log_density(data.residual, data.variance, scale, dof).sum())
 
 
+@jax.jit
 def mixture_log_density(residual: Array, variance: Array, scale: Array, dof: Array) -> Array:
     """log ∫ N(r; 0, v + s²/λ) Gamma(λ; ν/2, ν/2) dλ of each residual, `(n,)`, by the trapezoidal rule in log λ.
 

@@ -65,7 +65,7 @@ def _laplace(
     key_start, key_draw = jax.random.split(key)
     data = jax.tree.map(_double, dict(data))
     info = initialize_model(key_start, model, init_strategy=init_to_median(num_samples=15), dynamic_args=True,
-                            model_kwargs=data)  # fmt: skip
+                            model_kwargs=data, validate_grad=False)  # fmt: skip
     start, unravel = ravel_pytree(info.param_info.z)
     if not 0 < start.size <= MAX_PARAMETERS:
         raise BayesmatError(f"laplace takes 1 to {MAX_PARAMETERS} latent parameters, the model has {start.size}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -95,7 +97,8 @@ def _limits(values: np.ndarray, logarithmic: bool) -> tuple[float, float]:
     low, high = float(np.quantile(scaled, cut)), float(np.quantile(scaled, 1 - cut))
     margin = 0.05 * (high - low) or 0.05 * max(abs(low), 1.0)
     ends = np.array([low - margin, high + margin])
-    return tuple(np.exp(ends) if logarithmic else ends)  # type: ignore[return-value]
+    low, high = np.exp(ends) if logarithmic else ends
+    return float(low), float(high)
 
 
 def _points(axes: Axes, mean: np.ndarray, observed: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
@@ -119,7 +122,7 @@ def _points(axes: Axes, mean: np.ndarray, observed: np.ndarray, lower: np.ndarra
 
 def _cells(axes: Axes, mean: np.ndarray, observed: np.ndarray, ends: tuple[float, float], logarithmic: bool) -> None:
     extent = tuple(np.log10(ends)) * 2 if logarithmic else ends * 2
-    scale = "log" if logarithmic else "linear"
+    scale: Literal["log", "linear"] = "log" if logarithmic else "linear"
     low, high = ends
     shown = (mean >= low) & (mean <= high) & (observed >= low) & (observed <= high)
     cells = axes.hexbin(
@@ -139,7 +142,7 @@ def _cells(axes: Axes, mean: np.ndarray, observed: np.ndarray, ends: tuple[float
     plain_logarithm(bar.ax.yaxis)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("molecules per cell (number)")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _reliability(axes: Axes, calibration: Calibration) -> None:
@@ -168,7 +171,7 @@ def _reliability(axes: Axes, calibration: Calibration) -> None:
     if known:
         nominal, observed = 100 * np.array(known).T
         axes.plot(nominal, observed, "o", color=BLUE, markersize=4.5, zorder=4, clip_on=False)
-    axes.text(4, 93, "above: intervals too wide", fontsize=8.5, color=INK, va="center")
-    axes.text(97, 6, "below: too narrow", fontsize=8.5, color=INK, ha="right", va="center")
+    axes.text(4, 93, "above: intervals too wide", fontsize=9, color=INK, va="center")
+    axes.text(97, 6, "below: too narrow", fontsize=9, color=INK, ha="right", va="center")
     if pit.size:
         legend_above(axes, columns=2)

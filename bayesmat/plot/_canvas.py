@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,7 +31,7 @@ BLUE, ORANGE, AMBER = "#0067a5", "#c2410c", "#f0b429"
 
 PANEL_INCHES = (4.0, 2.9)
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.facecolor": "none",
     "axes.edgecolor": QUIET,
@@ -85,11 +86,12 @@ def compose(panels: Sequence[Panel], columns: int = 3) -> Figure:
     rows = max(1, math.ceil(len(panels) / columns))
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained")
-        for position, panel in enumerate(panels, start=1):
-            axes = figure.add_subplot(rows, columns, position)
+        drawn = [figure.add_subplot(rows, columns, position + 1) for position in range(len(panels))]
+        for axes, panel in zip(drawn, panels, strict=True):
             panel.draw(axes)
-            if len(panels) > 1:
-                axes.set_title(panel.name, pad=22 if axes.get_legend() else 8)
+        pad = 22 if any(axes.get_legend() for axes in drawn) else 8
+        for axes, panel in zip(drawn, panels, strict=True):
+            axes.set_title(panel.name if len(panels) > 1 else "", pad=pad)
     return figure
 
 
@@ -113,6 +115,7 @@ def to_svg(figure: Figure, label: str = "") -> str:
     assert view_box is not None
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r"font: (?:[\w.]+ )*?([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    body = re.sub(r"font-family: [^;\"]*;?\s*", "", body)
     body = re.sub(r"\s*\n\s*", "\n", body).replace("xlink:href", "href")
     prefix = "f" + hashlib.sha256(body.encode()).hexdigest()[:8]
     body = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{prefix}-", body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..design import DesignRun, TargetSummary
 from ._canvas import (
@@ -55,7 +56,7 @@ def _panel(run: DesignRun, name: str, targets: list[TargetSummary]) -> Panel:
         f"Histogram of predicted {with_unit(label, unit)}; the median is {middle or 'unknown'}; "
         f"the target, {' and '.join(target.text for target in targets)}, is shaded."
     )
-    return Panel(label, description, draw)
+    return Panel(label[:1].upper() + label[1:], description, draw)
 
 
 def _histograms(axes: Axes, prior: np.ndarray, posterior: np.ndarray, targets: list[TargetSummary]) -> None:
@@ -77,6 +78,7 @@ def _histograms(axes: Axes, prior: np.ndarray, posterior: np.ndarray, targets: l
             axes.stairs(share, edges, fill=True, color=fill, alpha=0.45, linewidth=0)
             axes.stairs(share, edges, color=line, linewidth=1.4, label=name)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     legend_above(axes)
 
 

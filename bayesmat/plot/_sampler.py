@@ -23,7 +23,7 @@ def sampler_panels(run: DesignRun) -> tuple[Panel, ...]:
     ess = 100 * np.asarray(sampler.ess, dtype=float) / max(sampler.num_particles, 1)
     acceptance = 100 * np.asarray(sampler.acceptance, dtype=float)
     return (
-        _panel("Inverse temperature", "inverse temperature β (dimensionless)", temperatures, 0, 1.0),
+        _panel("Inverse temperature", "inverse temperature β (0 to 1)", temperatures, 0, 1.0),
         _panel("Effective sample size", "ESS (% of particles)", ess, 1, 100.0),
         _panel("Acceptance", "accepted moves (%)", acceptance, 1, 100.0),
     )

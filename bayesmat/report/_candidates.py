@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .. import chem
 from ..design import Candidates, DesignRun
-from ._text import count, escape, number, percent, plus_minus, quantity
+from ._text import count, escape, number, percent, plus_minus, quantity, show
 
 MAX_DRAWN = 60
 DRAWING = (230, 150)  # pixels
@@ -51,14 +51,14 @@ Posterior weight: share of the posterior that the molecule holds. SA score: synt
 
 def _row(run: DesignRun, i: int) -> str:
     found = run.candidates
-    smiles, hit = found.smiles[i], float(found.p_hit[i])
+    smiles, hit, access = found.smiles[i], float(found.p_hit[i]), number(float(found.sa_score[i]), 2)
     return f"""<tr role="row"><td role="cell" class="rank">{i + 1}</td>
 <td role="cell" class="structure"><div class="paper">{drawing(smiles)}</div></td>
 <td role="cell" class="molecule">{_molecule(found, i)}</td>
 <td role="cell" class="predictions"><dl class="estimates">{"".join(_estimates(run, i))}</dl></td>
-<td role="cell" class="hit"><span class="phone">meets all</span><b>{percent(hit)}</b>{_meter(hit)}</td>
-<td role="cell" class="weight right"><span class="phone">weight</span>{percent(float(found.weight[i]))}</td>
-<td role="cell" class="access right"><span class="phone">SA score</span>{number(float(found.sa_score[i]), 2)}</td></tr>"""
+<td role="cell" class="hit"><span class="phone">meets all</span><b>{show(percent(hit))}</b>{_meter(hit)}</td>
+<td role="cell" class="weight right"><span class="phone">weight</span>{show(percent(float(found.weight[i])))}</td>
+<td role="cell" class="access right"><span class="phone">SA score</span>{access}</td></tr>"""
 
 
 def _molecule(found: Candidates, i: int) -> str:
@@ -84,7 +84,7 @@ def _estimates(run: DesignRun, i: int) -> Iterator[str]:
             continue
         value = plus_minus(float(found.mean[name][i]), float(found.sd[name][i]))
         own = percent(float(found.p_hit_each[name][i])) if name in found.p_hit_each else ""
-        hit = f'<dd class="own">{own} hit</dd>' if own else ""
+        hit = f'<dd class="own">{show(own)} hit</dd>' if own else ""
         yield f"<div><dt>{escape(label)}</dt><dd>{quantity(value, unit)}</dd>{hit}</div>"
 
 

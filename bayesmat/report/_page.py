@@ -31,8 +31,8 @@ def to_html(run: DesignRun) -> str:
 {sections.calibrations(run)}
 {sections.details(run)}
 </main>
-<footer>Written by bayesmat{f" {escape(version)}" if version else ""}. Probabilities are those of a model given its data;
-the molecules are proposals to be checked, not measured substances.</footer></body></html>
+<footer>Written by bayesmat{f" {escape(version)}" if version else ""}. Probabilities are those of a model given its
+data; the molecules are proposals to be checked, not measured substances.</footer></body></html>
 """
 
 

@@ -10,7 +10,20 @@ import numpy as np
 from .. import plot
 from ..design import DesignRun, TargetSummary
 from ..infer import Calibration
-from ._text import MISSING, count, duration, escape, factor, fixed, number, percent, power_of_ten, quantity
+from ._text import (
+    MISSING,
+    NO_BREAK,
+    count,
+    duration,
+    escape,
+    factor,
+    fixed,
+    number,
+    percent,
+    power_of_ten,
+    quantity,
+    show,
+)
 
 
 def header(run: DesignRun) -> str:
@@ -31,11 +44,11 @@ def answer(run: DesignRun) -> str:
     if not run.candidates.smiles:
         return "The run found no molecule that it could propose."
     times = factor(run.posterior_p_hit, run.prior_p_hit)
-    gain = f", {times} times as often" if times else ""
+    gain = f": a gain by a factor of <b>{show(times)}</b>" if times else ""
     return (
-        f"The run found <b>{count(run.sampler.num_distinct, 'distinct molecule')}</b>. One drawn from the posterior meets "
-        f"the whole request with probability <b>{percent(run.posterior_p_hit)}</b> on average, one drawn from the prior "
-        f"with {prior_p_hit(run)}{gain}."
+        f"The run found <b>{count(run.sampler.num_distinct, 'distinct molecule')}</b>. A molecule drawn from the "
+        f"posterior meets the whole request with probability <b>{show(percent(run.posterior_p_hit))}</b>, one drawn "
+        f"from the prior with probability <b>{show(prior_p_hit(run))}</b>{gain}."
     )
 
 
@@ -46,22 +59,23 @@ def request(target: TargetSummary) -> str:
 
 def prior_p_hit(run: DesignRun) -> str:
     """How probable a hit was before; from the evidence where the number itself underflows."""
-    if run.prior_p_hit == 0 and math.isfinite(run.sampler.log_evidence):
+    if run.prior_p_hit == 0 and run.sampler.converged and math.isfinite(run.sampler.log_evidence):
         return power_of_ten(run.sampler.log_evidence)
     return percent(run.prior_p_hit)
 
 
 def _tiles(run: DesignRun) -> Iterator[str]:
     times = factor(run.posterior_p_hit, run.prior_p_hit)
+    evidence = "log evidence (nats)" if run.sampler.converged else "log evidence so far (nats)"
     tiles = (
         ("distinct molecules", fixed(run.sampler.num_distinct, 0)),
         ("probability of a hit, posterior", percent(run.posterior_p_hit)),
         ("probability of a hit, prior", prior_p_hit(run)),
         ("gain over the prior", f"{times} ×" if times else MISSING),
-        ("log evidence (nats)", number(run.sampler.log_evidence, 3)),
+        (evidence, number(run.sampler.log_evidence, 3)),
     )
     for label, value in tiles:
-        yield f"<div><dt>{label}</dt><dd>{escape(value)}</dd></div>"
+        yield f"<div><dt>{label}</dt><dd>{show(value)}</dd></div>"
 
 
 def warnings(run: DesignRun) -> str:
@@ -80,16 +94,16 @@ def warnings(run: DesignRun) -> str:
 def _findings(run: DesignRun) -> Iterator[str]:
     sampler = run.sampler
     beta = float(np.asarray(sampler.temperatures, dtype=float)[-1]) if np.size(sampler.temperatures) else 0.0
-    if not sampler.converged:
-        yield (
-            f"{sampler.status} The sampler stopped at inverse temperature β = {number(beta, 2)}, before the posterior at "
-            "β = 1, so what is shown answers a softer request than the one made. Allow more temperatures, use more "
-            "particles, or widen the targets."
-        )
+    status = "" if sampler.converged else f"{sampler.status} "
     if not math.isfinite(sampler.log_evidence):
         yield (
-            "The evidence is not a finite number: no molecule of the prior had any chance of meeting the request. Widen "
-            "the targets or use a prior that reaches the region; do not use the candidates."
+            f"{status}The evidence is not a finite number: no molecule of the prior had any chance of meeting the "
+            "request. Widen the targets or use a prior that reaches the region; do not use the candidates."
+        )
+    elif not sampler.converged:
+        yield (
+            f"{status}The sampler stopped at inverse temperature β = {number(beta, 2)}, before the posterior at β = 1, "
+            "so what is shown answers a softer request than the one made."
         )
     if not run.candidates.smiles:
         yield "There are no candidates. Widen the targets, use more particles, or relax the filters."
@@ -98,7 +112,7 @@ def _findings(run: DesignRun) -> Iterator[str]:
         chance = 3 * math.sqrt(0.09 / max(item.num_points, 1))
         if held < 0.9 - max(chance, 0.03):
             yield (
-                f"The model of {item.label} is overconfident: its 90 % intervals hold {100 * held:.0f} % of "
+                f"The model of {item.label} is overconfident: its 90{NO_BREAK}% intervals hold {percent(held)} of "
                 f"{fixed(item.num_points, 0)} {item.kind} measurements. Read its probabilities with "
                 "caution; more measurements near the target would help."
             )
@@ -122,7 +136,8 @@ def sampler(run: DesignRun) -> str:
 <p>{"" if state.converged else "<b>Not to the end.</b> "}{escape(state.status)}
 {count(state.num_particles, "particle")}, {count(state.num_ancestors, "surviving ancestor")},
 {count(state.num_distinct, "distinct molecule")} at the end.</p>
-<ul class="how"><li>Inverse temperature rises from 0, the prior, to 1, the posterior; a path that stays flat struggles.</li>
+<ul class="how"><li>Inverse temperature rises from 0, the prior, to 1, the posterior; a path that stays flat
+struggles.</li>
 <li>Effective sample size says how many particles still count after a step is weighted; it should not fall to a few per
 cent.</li>
 <li>Acceptance says how often a proposed change of a molecule is taken; under about 1 % the particles no longer
@@ -134,34 +149,36 @@ def calibrations(run: DesignRun) -> str:
     if not run.calibrations:
         return (
             '<section id="calibration"><h2>Can the predictions be trusted?</h2><p>This run carries no calibration, so '
-            "nothing here says whether the stated uncertainties are right. Compare the models with held-out measurements "
-            "before acting on the probabilities.</p></section>"
+            "nothing here says whether the stated uncertainties are right. Compare the models with held-out "
+            "measurements before acting on the probabilities.</p></section>"
         )
     return f"""<section id="calibration"><h2>Can the predictions be trusted?</h2>
-<p>Each model against measurements that it had not seen. On the left the points should follow the dashed line; on the
-right the blue curve should: above it the stated uncertainty is too large, below it too small. The grey band is what
+<p>Each model against measurements that it had not seen. The points of the first figure should follow the
+dashed line, and so should the blue curve of the second: above it the stated uncertainty is too large, below it too
+small. The grey band is what
 chance alone allows.</p>{"".join(_model(item) for item in run.calibrations)}</section>"""
 
 
 def _model(item: Calibration) -> str:
     rows = (
-        ("measurements", f"{fixed(item.num_points, 0)}, {escape(item.kind)}"),
+        ("measurements", fixed(item.num_points, 0)),
+        ("kind of test", escape(item.kind)),
         ("root mean squared error", quantity(number(item.rmse), item.unit)),
         ("mean absolute error", quantity(number(item.mae), item.unit)),
-        ("CRPS (mean; smaller is better)", quantity(number(item.crps), item.unit)),
+        ("mean CRPS (smaller is better)", quantity(number(item.crps), item.unit)),
         ("inside the 90 % interval", percent(plot.coverage_at(item, 0.9))),
         ("inside the 50 % interval", percent(plot.coverage_at(item, 0.5))),
     )
     table = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in rows)
     figures = _figures(plot.calibration_panels(item), "two")
-    return f"""<article class="model"><h3>{escape(item.label)}</h3>{figures}
+    return f"""<article class="model"><h3>{escape(item.label[:1].upper() + item.label[1:])}</h3>{figures}
 <table class="scores">{table}</table></article>"""
 
 
 def details(run: DesignRun) -> str:
     """Settings, versions and timings, folded away."""
     blocks = (
-        ("Settings", {name: str(value) for name, value in run.settings.items()}),
+        ("Settings", {name: _plain(value) for name, value in run.settings.items()}),
         ("Versions", dict(run.versions)),
         ("Timings", {name: duration(seconds) for name, seconds in run.timings.items()}),
     )
@@ -170,6 +187,10 @@ def details(run: DesignRun) -> str:
         f'<details class="card" id="details"><summary>Settings, versions and timings</summary>'
         f"{body or '<p>None were recorded.</p>'}</details>"
     )
+
+
+def _plain(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _pairs(title: str, pairs: dict[str, str]) -> str:

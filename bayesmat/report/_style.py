@@ -2,15 +2,15 @@
 
 CSS = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1d2229;--quiet:#59626e;--line:#dce0e6;--paper:#fff;
---accent:#0067a5;--accent-soft:#e4f0f8;--bar:#cfe3f1;--new:#8a4b00;--new-soft:#fdf0dc;--known:#4a5361;
+--accent:#0067a5;--accent-soft:#e4f0f8;--new:#8a4b00;--new-soft:#fdf0dc;--known:#4a5361;
 --known-soft:#e9ecf0;--warn:#9a3412;--warn-soft:#fff4ec;--warn-line:#e8833a}
 @media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e8eaed;--quiet:#a3acb8;--line:#343a42;
---paper:#eef0f2;--accent:#7cc0ec;--accent-soft:#16324a;--bar:#24506f;--new:#f5c27a;--new-soft:#40300f;
+--paper:#eef0f2;--accent:#7cc0ec;--accent-soft:#16324a;--new:#f5c27a;--new-soft:#40300f;
 --known:#c3cad3;--known-soft:#333a43;--warn:#ffb788;--warn-soft:#33211a;--warn-line:#d9732e}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 body{margin:0;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,"Liberation Sans",sans-serif}
+font:16px/1.5 -apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,"Liberation Sans",sans-serif}
 main,header,footer{max-width:1240px;margin:0 auto;padding:0 28px}
 header{padding-top:36px}
 h1{font-size:2rem;line-height:1.2;margin:0 0 .3em;letter-spacing:-.01em;overflow-wrap:anywhere}
@@ -28,9 +28,10 @@ color:var(--quiet)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:1.2em 0 0;padding:0}
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 16px}
 .tiles dt{font-size:.8125rem;color:var(--quiet);line-height:1.35}
+sup{font-size:.7em;line-height:0}
 .tiles dd{margin:2px 0 0;font-size:1.55rem;font-weight:650;line-height:1.2;font-variant-numeric:tabular-nums}
-nav{margin:1.4em 0 0;font-size:.9375rem}
-nav a{display:inline-block;margin:0 18px 4px 0;padding:4px 0}
+nav{margin:1.4em 0 0;font-size:.9375rem;display:flex;flex-wrap:wrap;gap:2px 20px}
+nav a{padding:4px 0}
 .warnings{margin:1.6em 0 0;background:var(--warn-soft);border:1px solid var(--warn-line);border-left-width:6px;
 border-radius:10px;padding:14px 20px 6px}
 .warnings h2{margin:0 0 .4em;font-size:1.1rem;color:var(--warn)}
@@ -45,8 +46,8 @@ border-bottom:1px solid var(--line);line-height:1.3;vertical-align:bottom}
 .candidates .right{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .rank{color:var(--quiet);font-variant-numeric:tabular-nums}
 .paper{background:var(--paper);border:1px solid var(--line);border-radius:8px;color:#2b3038}
-.structure{width:210px}
-.structure .paper{padding:4px;width:182px}
+.structure{width:224px}
+.structure .paper{padding:4px;width:196px}
 .structure svg{display:block;width:100%;height:auto}
 .undrawn{padding:24px 8px;text-align:center;font-size:.875rem}
 .molecule{min-width:200px}
@@ -59,18 +60,18 @@ margin-right:6px;vertical-align:2px}
 .name{font-weight:600;overflow-wrap:anywhere}
 .near{margin:.5em 0 0;font-size:.875rem;color:var(--quiet);line-height:1.4}
 .estimates{margin:0;display:grid;gap:7px}
-.estimates div{display:grid;grid-template-columns:minmax(0,1fr) auto 4.6em;gap:0 12px;align-items:baseline}
-.estimates dt{font-size:.875rem;color:var(--quiet);line-height:1.3;overflow-wrap:anywhere}
-.estimates dd{margin:0;font-variant-numeric:tabular-nums;line-height:1.35;text-align:right}
+.estimates div{display:grid;grid-template-columns:minmax(0,1fr) auto;gap:0 12px;align-items:baseline}
+.estimates dt{grid-column:1/-1;font-size:.875rem;color:var(--quiet);line-height:1.3;overflow-wrap:anywhere}
+.estimates dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums;line-height:1.35}
 .estimates .own{color:var(--quiet);font-size:.875rem;white-space:nowrap}
-.predictions{width:36%}
+.predictions{width:27%}
 .meter{display:block;height:6px;border-radius:3px;background:var(--line);margin-top:6px;overflow:hidden}
 .meter i{display:block;height:100%;background:var(--accent)}
 .hit{min-width:92px}
 .hit b{font-size:1.05rem;white-space:nowrap}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:16px}
 .figures.two{max-width:820px}
-figure{margin:0;padding:12px 14px 10px;min-width:0;max-width:560px}
+figure{margin:0;padding:12px 14px 10px;min-width:0;max-width:460px}
 figure.paper{border-radius:12px}
 figure svg{display:block;width:100%;height:auto;font-family:inherit}
 figcaption{font-weight:600;font-size:.9375rem;margin:0 0 6px;color:#2b3038}
@@ -84,13 +85,14 @@ figcaption{font-weight:600;font-size:.9375rem;margin:0 0 6px;color:#2b3038}
 overflow-wrap:anywhere}
 .scores th{font-weight:500;color:var(--quiet)}
 .scores td{font-variant-numeric:tabular-nums}
+.model .scores td{min-width:8.6em;padding-right:0}
+.model .scores th{overflow-wrap:break-word}
 details{margin:2.2em 0 0;padding:14px 20px}
 summary{cursor:pointer;font-weight:600;font-size:1.1rem}
 details h3{margin:1.2em 0 .2em}
 .pairs{width:100%;table-layout:fixed}
 .pairs th{width:34%}
 footer{margin-top:2.4em;padding-bottom:40px;font-size:.875rem;color:var(--quiet)}
-.unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 .phone{display:none}
 @media (max-width:1100px){
 .model{display:block}

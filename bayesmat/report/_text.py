@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import html
 import math
+import re
 
-THIN = "\u202f"  # groups digits and parts a number from its unit, and never breaks the line
+THIN = "\u202f"  # groups digits, and never breaks the line
 NO_BREAK = "\u00a0"
 MINUS = "\u2212"
 MISSING = "–"
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+RAISED = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
+SUPERSCRIPT = str.maketrans("-0123456789", RAISED)
+PLAIN = str.maketrans(RAISED, f"{MINUS}0123456789")
 
 
 def escape(text: object) -> str:
     """Any text from data, safe between tags and in quoted attributes."""
     return html.escape(str(text), quote=True)
+
+
+def show(text: str) -> str:
+    """A number from this module, escaped; its exponent as `<sup>`, since fonts draw raised digits unevenly.
+
+    >>> show("4.5 × 10⁻⁷")
+    '4.5 × 10<sup>−7</sup>'
+    """
+    return re.sub(f"[{RAISED}]+", lambda found: f"<sup>{found[0].translate(PLAIN)}</sup>", escape(text))
 
 
 def fixed(value: float, decimals: int) -> str:
@@ -73,7 +85,7 @@ def plus_minus(mean: float, sd: float) -> str:
 def percent(share: float) -> str:
     """A probability or share as per cent, two digits; the ends are not rounded away.
 
-    >>> [percent(p).replace(THIN, " ") for p in (0.0, 2e-7, 0.00123, 0.0456, 0.6349, 0.9996, 1.0)]
+    >>> [percent(p).replace(NO_BREAK, " ") for p in (0.0, 2e-7, 0.00123, 0.0456, 0.6349, 0.9996, 1.0)]
     ['0 %', '2 × 10⁻⁷', '0.12 %', '4.6 %', '63 %', '> 99.9 %', '100 %']
     """
     value = 100 * float(share)
@@ -82,10 +94,10 @@ def percent(share: float) -> str:
     if 0 < value < 0.001:
         return number(share, 2)
     if 99.9 < value < 100:
-        return f">{THIN}99.9{THIN}%"
+        return f">{NO_BREAK}99.9{NO_BREAK}%"
     if 99 < value < 99.95:
-        return f"{value:.1f}{THIN}%"
-    return f"{number(value, 2) if value < 100 else '100'}{THIN}%"
+        return f"{value:.1f}{NO_BREAK}%"
+    return f"{number(value, 2) if value < 100 else '100'}{NO_BREAK}%"
 
 
 def power_of_ten(logarithm: float) -> str:
@@ -109,7 +121,7 @@ def factor(posterior: float, prior: float) -> str | None:
 
 def quantity(value: str, unit: str) -> str:
     """A formatted number and its unit, escaped; a unit of one is left out."""
-    return escape(value if unit in ("", "1") else f"{value}{THIN}{unit.replace(' ', NO_BREAK)}")
+    return show(value) if unit in ("", "1") else f"{show(value)}{NO_BREAK}{escape(unit.replace(' ', NO_BREAK))}"
 
 
 def count(value: int, noun: str, plural: str | None = None) -> str:
@@ -124,18 +136,18 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
 def duration(seconds: float) -> str:
     """A time in the unit a person would use.
 
-    >>> [duration(s).replace(THIN, " ") for s in (0.0123, 4.56, 95.0, 7300.0)]
+    >>> [duration(s).replace(NO_BREAK, " ") for s in (0.0123, 4.56, 95.0, 7300.0)]
     ['0.01 s', '4.6 s', '1 min 35 s', '2 h 01 min']
     """
     seconds = float(seconds)
     if not math.isfinite(seconds):
         return MISSING
     if seconds < 60:
-        return f"{seconds:.2f}{THIN}s" if seconds < 1 else f"{seconds:.1f}{THIN}s"
+        return f"{seconds:.2f}{NO_BREAK}s" if seconds < 1 else f"{seconds:.1f}{NO_BREAK}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes}{THIN}min {rest}{THIN}s"
-    return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min"
+        return f"{minutes}{NO_BREAK}min {rest}{NO_BREAK}s"
+    return f"{minutes // 60}{NO_BREAK}h {minutes % 60:02d}{NO_BREAK}min"
 
 
 def _exponent(value: float, digits: int) -> int:
