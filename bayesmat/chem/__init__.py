@@ -11,6 +11,7 @@ from ._grammar import (
     legal as legal,
     start as start,
     starts_branch as starts_branch,
+    update_rings as update_rings,
 )
 from ._graph import (
     CONJUGATED as CONJUGATED,
@@ -27,6 +28,7 @@ from ._rdkit import (
     canonicalize as canonicalize,
     depict as depict,
     is_accepted as is_accepted,
+    is_organic as is_organic,
     sa_score as sa_score,
 )
 from ._strings import (

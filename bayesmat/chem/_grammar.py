@@ -50,7 +50,7 @@ class State(NamedTuple):
         stack_free: `(max_depth,)` free valence of the atoms to return to.
         stack_atom: `(max_depth,)` their positions.
         rings: open rings.
-        ring_order: `(max_rings,)` order of each open ring's bond, oldest ring first.
+        ring_order: `(max_rings,)` order of each open ring's bond, most recently opened ring first.
         ring_atom: `(max_rings,)` position of the atom that opened it.
         ring_blocked: `(max_rings,)` bool, rings that the current atom may not close: it is bonded to their atom.
         attachments: attachment points still to be written.
@@ -106,16 +106,16 @@ def _is(phase: Array, *members: int) -> Array:
 
 def legal(state: State, alphabet: Alphabet) -> Array:
     """The mask of tokens that may come next, `(num_tokens,)` bool; only `END` after the end."""
-    kind = jnp.asarray(alphabet.kind)
-    mask = (
-        ((kind == KIND_END) & _end_legal(state))
-        | ((kind == KIND_ATOM) & _atom_legal(state, alphabet))
-        | ((kind == KIND_BOND) & _bond_legal(state, alphabet))
-        | ((kind == KIND_OPEN) & _open_legal(state, alphabet))
-        | ((kind == KIND_CLOSE) & _close_legal(state, alphabet))
-        | ((kind == KIND_RING_OPEN) & _ring_open_legal(state, alphabet))
-    )
-    return mask.at[alphabet.first_ring_close_token :].set(_ring_close_legal(state))
+    others = [
+        _bond_legal(state, 2, alphabet),
+        _bond_legal(state, 3, alphabet),
+        _open_legal(state, alphabet),
+        _close_legal(state, alphabet),
+        _ring_open_legal(state, alphabet),
+    ]
+    return jnp.concatenate([
+        _end_legal(state)[None], _atom_legal(state, alphabet), jnp.stack(others), _ring_close_legal(state)
+    ])  # fmt: skip
 
 
 def _end_legal(state: State) -> Array:
@@ -140,30 +140,39 @@ def _cost(state: State, depth: Array, rings: Array, ring_cost: Array, needs_atom
 
 
 def _atom_legal(state: State, alphabet: Alphabet) -> Array:
-    valence = jnp.asarray(alphabet.valence)
-    is_attachment = jnp.asarray(alphabet.is_attachment)
+    """`(number of atom tokens,)` bool. An atom is legal from some valence on, so one number decides for all."""
+    valence = jnp.asarray(alphabet.valence)[1 : len(alphabet.atoms) + 1]
+    least = _least_valence(state, state.attachments, alphabet)
+    if not alphabet.attachments:
+        return valence >= least
+    # A repeat unit begins with an attachment point; the second does not sit on the first.
+    point = jnp.asarray(alphabet.is_attachment)[1 : len(alphabet.atoms) + 1] == 1
+    first = state.phase == START
+    least_point = _least_valence(state, state.attachments - 1, alphabet)
+    point_fits = (valence >= least_point) & (state.attachments > 0) & (first | (state.position > 1))
+    return jnp.where(point, point_fits, (valence >= least) & ~first)
+
+
+def _least_valence(state: State, attachments: Array, alphabet: Alphabet) -> Array:
+    """The least valence that the next atom needs, with `attachments` left after it; above all valences if none fits."""
     first = state.phase == START
     order = jnp.where(first, 0, state.order)
     reserve = starts_branch(state).astype(jnp.int32)  # the chain goes on after a branch
-    fits = first | (state.free - order >= reserve)
-    free = valence - order
-    attachments = state.attachments - is_attachment
+    fits = (first | (state.free - order >= reserve)) & (state.phase != DONE)
     must_go_on = (state.depth == 0) & ((state.rings > 0) | (attachments > 0))
-    allowed = fits & (free >= must_go_on) & (attachments >= 0) & (state.phase != DONE)
-    if alphabet.attachments:  # a repeat unit begins with an attachment point; the second does not sit on the first
-        allowed &= jnp.where(is_attachment == 1, first | (state.position > 1), ~first)
+    # If the new atom can close a ring at once, finishing costs one token less.
     index = jnp.arange(alphabet.max_rings)
     closable = (index < state.rings) & (state.ring_atom != state.atom)
-    least = jnp.where(closable, state.ring_order, _MANY).min(-1)
+    ring_order = jnp.where(closable, state.ring_order, _MANY).min(-1)
     goes_on_after = (state.depth == 0) & ((state.rings > 1) | (attachments > 0))
-    closes_next = (least + goes_on_after <= free).astype(jnp.int32)
-    extra = jnp.where(first, is_attachment, 0) - is_attachment  # after `*`, an atom; a written `*` is off the count
-    cost = _cost(state, state.depth, state.rings, 2 * state.rings - closes_next, 0) + extra
-    return allowed & (cost <= _budget(state, alphabet))
+    extra = first & (state.attachments > 0)  # after the first `*` an atom must stand before the second
+    cost = 2 * state.depth + 2 * state.rings + attachments + extra
+    spare = _budget(state, alphabet) - cost
+    least = order + jnp.where(spare >= 0, must_go_on, ring_order + goes_on_after)
+    return jnp.where(fits & (spare >= -1), jnp.maximum(least, order + must_go_on), _MANY)
 
 
-def _bond_legal(state: State, alphabet: Alphabet) -> Array:
-    order = jnp.asarray(alphabet.bond_order)
+def _bond_legal(state: State, order: int, alphabet: Alphabet) -> Array:
     reserve = (state.phase == BRANCH).astype(jnp.int32)
     allowed = _is(state.phase, ATOM, OPENED, BRANCH, RETURNED) & (state.free - order >= reserve)
     cost = _cost(state, state.depth, state.rings, 2 * state.rings + 1, 1)
@@ -193,12 +202,11 @@ def _ring_open_legal(state: State, alphabet: Alphabet) -> Array:
 
 
 def _ring_close_legal(state: State) -> Array:
-    """`(max_rings,)` bool in the order of the tokens: most recently opened ring first."""
+    """`(max_rings,)` bool, most recently opened ring first."""
     goes_on = (state.depth == 0) & ((state.rings > 1) | (state.attachments > 0))
     index = jnp.arange(state.ring_order.shape[0])
     allowed = (index < state.rings) & ~state.ring_blocked & (state.free - state.ring_order >= goes_on)
-    allowed &= state.phase == ATOM
-    return jnp.roll(allowed[::-1], state.rings)  # entry k of the result is the ring `rings - 1 - k`
+    return allowed & (state.phase == ATOM)
 
 
 def _top(stack: Array, depth: Array) -> Array:
@@ -206,10 +214,9 @@ def _top(stack: Array, depth: Array) -> Array:
     return jnp.where(jnp.arange(stack.shape[-1]) == depth - 1, stack, 0).sum(-1)
 
 
-def closed_ring(state: State, token: Array, alphabet: Alphabet) -> Array:
-    """The index in the ring table of the ring that a closing token closes; -1 for other tokens."""
-    index = state.rings - 1 - (token - alphabet.first_ring_close_token)
-    return jnp.where(token >= alphabet.first_ring_close_token, index, NONE)
+def closed_ring(token: Array, alphabet: Alphabet) -> Array:
+    """The index in the ring table of the ring that a closing token closes; negative for other tokens."""
+    return token - alphabet.first_ring_close_token
 
 
 _NEXT_BOND = {START: START, ATOM: BOND, OPENED: BOND, BRANCH: BOND_BRANCH, RETURNED: BOND_RETURNED}
@@ -232,15 +239,14 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
     stack_free = jnp.where(first_of_branch & (branches == state.depth - 1), left, stack_free)
     stack_atom = jnp.where(opens & (branches == state.depth), state.atom, state.stack_atom)
 
-    ring = jnp.where(ring_closes, closed_ring(state, token, alphabet), _MANY)
+    ring = closed_ring(token, alphabet)
     chosen = rings == ring
     partner = jnp.where(chosen, state.ring_atom, 0).sum(-1)
     ring_bond = jnp.where(chosen, state.ring_order, 0).sum(-1)
-    pushed = ring_opens & (rings == state.rings)
-    ring_order = _remove(jnp.where(pushed, state.order, state.ring_order), ring)
-    ring_atom = _remove(jnp.where(pushed, state.atom, state.ring_atom), ring)
+    ring_order = update_rings(state.ring_order, ring, ring_opens, state.order)
+    ring_atom = update_rings(state.ring_atom, ring, ring_opens, state.atom)
     blocked = state.ring_blocked | (ring_closes & (state.ring_atom == partner))
-    ring_blocked = jnp.where(atom, state.ring_atom == state.atom, _remove(blocked, ring))
+    ring_blocked = jnp.where(atom, state.ring_atom == state.atom, update_rings(blocked, ring, ring_opens, True))
 
     free = jnp.where(atom, jnp.asarray(alphabet.valence)[token] - order, state.free)
     free = jnp.where(closes, top_free, free)
@@ -264,10 +270,12 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
     )
 
 
-def _remove(table: Array, index: Array) -> Array:
-    """The table without the entry at `index`; later entries move down. No entry goes when the index is beyond."""
-    shifted = jnp.roll(table, -1, axis=-1)
-    return jnp.where(jnp.arange(table.shape[-1]) >= index, shifted, table)
+def update_rings(table: Array, closed: Array, opens: Array, value: Array | bool) -> Array:
+    """A ring table, newest ring first, after a token: without the entry `closed` (if ≥ 0), or with a new first one."""
+    index = jnp.arange(table.shape[-1])
+    removed = jnp.where((closed >= 0) & (index >= closed), jnp.roll(table, -1, axis=-1), table)
+    pushed = jnp.where(index == 0, value, jnp.roll(table, 1, axis=-1))
+    return jnp.where(opens, pushed, removed)
 
 
 def starts_branch(state: State) -> Array:

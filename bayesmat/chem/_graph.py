@@ -105,7 +105,7 @@ def _read(tokens: Array, alphabet: Alphabet) -> _Written:
     def step(carry: tuple, token: Array) -> tuple[tuple, _Written]:
         state, ring_names, num_opened = carry
         kind = kinds[token]
-        closed = _grammar.closed_ring(state, token, alphabet)
+        closed = _grammar.closed_ring(token, alphabet)
         is_closed = jnp.arange(alphabet.max_rings) == closed
 
         def of_closed(table: Array) -> Array:
@@ -122,9 +122,7 @@ def _read(tokens: Array, alphabet: Alphabet) -> _Written:
             bond_order=jnp.where(closes, of_closed(state.ring_order), tree_order),
             ring=jnp.where(closes, of_closed(ring_names), jnp.where(opens, num_opened, _grammar.NONE)),
         )
-        named = jnp.where(opens & (jnp.arange(alphabet.max_rings) == state.rings), num_opened, ring_names)
-        gone = jnp.where(closes, closed, alphabet.max_rings)
-        return (after, _grammar._remove(named, gone), num_opened + opens), written
+        return (after, _grammar.update_rings(ring_names, closed, opens, num_opened), num_opened + opens), written
 
     carry = (_grammar.start(alphabet), jnp.zeros(alphabet.max_rings, jnp.int32), jnp.asarray(0, jnp.int32))
     return jax.lax.scan(step, carry, tokens)[1]

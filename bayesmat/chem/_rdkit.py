@@ -143,6 +143,20 @@ def is_accepted(smiles: str) -> bool:
     return Chem.MolFromSmiles(smiles) is not None
 
 
+def is_organic(smiles: str) -> bool:
+    """Whether a readable molecule has three or more heavy atoms, carbon among them, and hydrogen.
+
+    What a prior fitted to organic structures writes; water, carbon dioxide or freons tell little about it.
+    """
+    molecule = Chem.MolFromSmiles(smiles)
+    atoms = list(molecule.GetAtoms())
+    return (
+        molecule.GetNumHeavyAtoms() >= 3
+        and any(atom.GetAtomicNum() == 6 for atom in atoms)
+        and any(atom.GetTotalNumHs() for atom in atoms)
+    )
+
+
 def sa_score(smiles: str) -> float:
     """Synthetic accessibility from 1 (easy) to 10 (hard); Ertl and Schuffenhauer 2009, doi 10.1186/1758-2946-1-8."""
     return float(sascorer.calculateScore(parse(smiles)[0]))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..chem import is_organic
+
 
 @dataclass(frozen=True, eq=False)
 class PropertyTable:
@@ -71,6 +73,10 @@ class PropertyTable:
             num_sources=self.num_sources[rows],
             num_values=self.num_values[rows],
         )
+
+    def organic(self) -> PropertyTable:
+        """The rows of organic molecules, see `chem.is_organic`: the domain of the organic priors."""
+        return self.subset(np.array([is_organic(smiles) for smiles in self.smiles], bool))
 
     def summary(self) -> str:
         """A few lines of text: size, range, sources, the rule, and what was left out and why."""

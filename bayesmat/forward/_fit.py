@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MIN_ROWS = 10
 NUTS_COLUMNS = 300
 """Up to this many columns the posterior of the scales is sampled; above, it is narrow and Laplace's is used."""
-NUTS_ROWS = 400
+NUTS_ROWS = 150
 """The same for the noise model, whose cost grows with the rows."""
 NUM_SCALE_DRAWS = 4
 """Draws of the scales that the weights of a large model are drawn from; each costs a Cholesky factor and more."""

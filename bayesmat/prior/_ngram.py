@@ -38,7 +38,7 @@ class _Place(NamedTuple):
         grammar: the automaton.
         level: bonds between the first atom and the current one.
         stack_level: `(max_depth,)` the same for the atoms to return to.
-        ring_level: `(max_rings,)` the same for the atoms that opened the rings, oldest ring first.
+        ring_level: `(max_rings,)` the same for the atoms that opened the rings, newest ring first.
     """
 
     grammar: chem.State
@@ -54,27 +54,23 @@ def _first_place(alphabet: chem.Alphabet) -> _Place:
 
 def _next_place(place: _Place, token: Array, alphabet: chem.Alphabet) -> _Place:
     before, after = place.grammar, chem.advance(place.grammar, token, alphabet)
-    branches, rings = jnp.arange(alphabet.max_depth), jnp.arange(alphabet.max_rings)
+    branches = jnp.arange(alphabet.max_depth)
     opens, closes = token == alphabet.open_token, token == alphabet.close_token
-    ring_opens = token == alphabet.ring_open_token
     returned = jnp.where(branches == before.depth - 1, place.stack_level, 0).sum(-1)
     is_atom = (token > 0) & (token <= len(alphabet.atoms))
-    ring_level = jnp.where(ring_opens & (rings == before.rings), place.level, place.ring_level)
-    closed = before.rings - 1 - (token - alphabet.first_ring_close_token)
-    gone = jnp.where(token >= alphabet.first_ring_close_token, closed, alphabet.max_rings)
+    closed = token - alphabet.first_ring_close_token
     return _Place(
         grammar=after,
         level=jnp.where(closes, returned, place.level + is_atom),
         stack_level=jnp.where(opens & (branches == before.depth), place.level, place.stack_level),
-        ring_level=jnp.where(rings >= gone, jnp.roll(ring_level, -1, axis=-1), ring_level),
+        ring_level=chem.update_rings(place.ring_level, closed, token == alphabet.ring_open_token, place.level),
     )
 
 
 def _label(place: _Place) -> Array:
     """The class of the position, int32 in [0, NUM_CLASSES)."""
-    rings = place.grammar.rings
-    newest = jnp.where(jnp.arange(place.ring_level.shape[-1]) == rings - 1, place.ring_level, 0).sum(-1)
-    return jnp.where(rings == 0, 0, 1 + (place.level - newest).clip(0, NUM_CLASSES - 2))
+    newest = place.ring_level[..., 0]
+    return jnp.where(place.grammar.rings == 0, 0, 1 + (place.level - newest).clip(0, NUM_CLASSES - 2))
 
 
 class _Writer(NamedTuple):
