@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 from .._types import Array
@@ -28,6 +30,13 @@ DESCRIPTOR_NAMES = (
 """The names of the entries of `descriptors`, in order."""
 
 
+def _per_token(alphabet: Alphabet) -> np.ndarray:
+    """`(num_tokens, ·)` float32: which counted element a token is, cation, anion, and its mass [g/mol]."""
+    number, charge = alphabet.atomic_number, alphabet.charge
+    columns = [number == z for z in _COUNTED] + [charge > 0, charge < 0, [_MASS.get(int(z), 0.0) for z in number]]
+    return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+
+
 def descriptors(graph: Graph, alphabet: Alphabet) -> Array:
     """Counts of atoms, bonds, groups and walks of one molecule, `(len(DESCRIPTOR_NAMES),)` float32.
 
@@ -39,63 +48,60 @@ def descriptors(graph: Graph, alphabet: Alphabet) -> Array:
     present = graph.atom > 0
     number = jnp.asarray(alphabet.atomic_number)[graph.atom] * present
     charge = jnp.asarray(alphabet.charge)[graph.atom] * present
-    mass = jnp.asarray([_MASS.get(z, 0.0) for z in range(120)], jnp.float32)
     made = graph.bond_order > 0
     a, b = graph.bond_from, graph.bond_to
 
     def neighbours(values: Array) -> Array:
-        """The sum of `values` over the neighbours of each atom."""
-        values = values.astype(jnp.float32)
-        return (
-            jnp.zeros(alphabet.length, jnp.float32)
-            .at[a]
-            .add(jnp.where(made, values[b], 0))
-            .at[b]
-            .add(jnp.where(made, values[a], 0))
-        )
+        """The sum of integer `values` over the neighbours of each atom."""
+        sums = jnp.zeros(alphabet.length, jnp.int32)
+        return sums.at[a].add(jnp.where(made, values[b], 0)).at[b].add(jnp.where(made, values[a], 0))
 
     carbon, oxygen, nitrogen = number == 6, number == 8, number == 7
     polar = oxygen | nitrogen | (number == 16)
     halogen = (number == 9) | (number == 17) | (number == 35) | (number == 53)
     single = (graph.bond_order == 1) & ~graph.bond_in_ring
-    to_polar, to_halogen = neighbours(polar), neighbours(halogen)
-    walk_1 = graph.degree.astype(jnp.float32)
-    walk_2 = neighbours(walk_1)
+    # Three sums of at most 6, 6 and 36 share one word and one scatter.
+    packed = neighbours(polar + (halogen << 8) + (graph.degree << 16))
+    to_polar, to_halogen, walk_2 = packed & 255, (packed >> 8) & 255, packed >> 16
     walk_3 = neighbours(walk_2)
     num_atoms, num_bonds = present.sum(), made.sum()
-    atom_sums = jnp.stack(
-        [number == z for z in _COUNTED]
-        + [graph.hydrogens, present, mass[number] + mass[1] * graph.hydrogens, charge > 0, charge < 0],
-        dtype=jnp.float32,
-    ).sum(1)
-    more = jnp.stack(
-        [
-            graph.in_ring,
-            graph.pi & present,
-            made & (graph.bond_order == 2) & (graph.bond_class == DOUBLE),
-            made & (graph.bond_class == TRIPLE),
-            made & (graph.bond_class == CONJUGATED),
-            made & single & (graph.degree[a] > 1) & (graph.degree[b] > 1),
-            graph.degree == 1,
-            graph.degree == 3,
-            graph.degree == 4,
-            oxygen & (graph.hydrogens > 0),
-            nitrogen * graph.hydrogens,
-            polar & (charge <= 0),
-            oxygen & (graph.degree == 2),
-            oxygen & graph.pi,
-            carbon & (graph.hydrogens == 3),
-            carbon & (graph.hydrogens == 2) & ~graph.in_ring,
-            carbon & (graph.hydrogens == 2) & graph.in_ring,
-            graph.in_ring & graph.pi & (graph.degree == 3),
-            walk_1 * graph.degree,
-            neighbours(walk_1) * graph.degree,
-            walk_3 * graph.degree,
-            carbon * to_polar**2,
-            carbon * to_halogen**2,
-        ],
-        dtype=jnp.float32,
-    ).sum(1)
+    # What an atom token decides alone is read off a histogram of the tokens.
+    of_token = _per_token(alphabet)
+    histogram = jnp.zeros(alphabet.num_tokens, jnp.float32).at[graph.atom].add(present.astype(jnp.float32))
+    by_element = jnp.dot(histogram, of_token[:, :-1], precision=jax.lax.Precision.HIGHEST)
+    num_hydrogens = graph.hydrogens.sum().astype(jnp.float32)
+    heavy_mass = jnp.dot(histogram, of_token[:, -1], precision=jax.lax.Precision.HIGHEST)
+    atom_sums = jnp.concatenate([
+        by_element[: len(_COUNTED)],
+        jnp.stack([num_hydrogens, num_atoms.astype(jnp.float32), heavy_mass + _MASS[1] * num_hydrogens]),
+        by_element[len(_COUNTED) :],
+    ])  # fmt: skip
+    rows = [
+        graph.in_ring,
+        graph.pi & present,
+        made & (graph.bond_order == 2) & (graph.bond_class == DOUBLE),
+        made & (graph.bond_class == TRIPLE),
+        made & (graph.bond_class == CONJUGATED),
+        made & single & (graph.degree[a] > 1) & (graph.degree[b] > 1),
+        graph.degree == 1,
+        graph.degree == 3,
+        graph.degree == 4,
+        oxygen & (graph.hydrogens > 0),
+        nitrogen * graph.hydrogens,
+        polar & (charge <= 0),
+        oxygen & (graph.degree == 2),
+        oxygen & graph.pi,
+        carbon & (graph.hydrogens == 3),
+        carbon & (graph.hydrogens == 2) & ~graph.in_ring,
+        carbon & (graph.hydrogens == 2) & graph.in_ring,
+        graph.in_ring & graph.pi & (graph.degree == 3),
+        graph.degree**2,
+        walk_2 * graph.degree,
+        walk_3 * graph.degree,
+        carbon * to_polar**2,
+        carbon * to_halogen**2,
+    ]
+    more = jnp.stack([row.sum(dtype=jnp.float32) for row in rows])
     rings = jnp.where(num_atoms > 0, num_bonds - num_atoms + 1, 0).astype(jnp.float32)
     return jnp.concatenate([atom_sums, rings[None], more])
 

@@ -40,6 +40,6 @@ def featurize(tokens: Array, alphabet: Alphabet) -> Features:
     """
     graph = decode(tokens, alphabet)
     return Features(
-        fingerprint=jnp.log1p(count_fingerprint(graph, alphabet, FINGERPRINT_BINS)),
+        fingerprint=count_fingerprint(graph, alphabet, FINGERPRINT_BINS, log=True),
         descriptors=jnp.log1p(descriptors(graph, alphabet)),
     )

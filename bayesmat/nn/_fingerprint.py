@@ -42,13 +42,16 @@ def environments(graph: Graph, alphabet: Alphabet, radius: int) -> Array:
     return jnp.stack(hashes)
 
 
-def count_fingerprint(graph: Graph, alphabet: Alphabet, bins: tuple[int, ...] = (128, 512, 1024)) -> Array:
+def count_fingerprint(
+    graph: Graph, alphabet: Alphabet, bins: tuple[int, ...] = (128, 512, 1024), log: bool = False
+) -> Array:
     """Counts of atom neighbourhoods, folded into `bins[r]` places for radius r.
 
     Args:
         graph: one molecule.
         alphabet: its alphabet.
         bins: places for each radius from 0 on.
+        log: give log(1 + count) instead.
 
     Returns:
         `(sum(bins),)` float32.
@@ -56,6 +59,8 @@ def count_fingerprint(graph: Graph, alphabet: Alphabet, bins: tuple[int, ...] = 
     hashes = environments(graph, alphabet, len(bins) - 1)
     sizes = jnp.asarray(bins, jnp.uint32)[:, None]
     starts = jnp.asarray(np.cumsum((0, *bins[:-1])), jnp.int32)[:, None]
-    place = (hashes % sizes).astype(jnp.int32) + starts
-    present = jnp.broadcast_to(graph.atom > 0, place.shape)
-    return jnp.zeros(sum(bins), jnp.float32).at[place.ravel()].add(present.ravel().astype(jnp.float32))
+    place = ((hashes % sizes).astype(jnp.int32) + starts).ravel()
+    present = jnp.broadcast_to(graph.atom > 0, hashes.shape).ravel()
+    counts = jnp.zeros(sum(bins), jnp.float32).at[place].add(present.astype(jnp.float32))
+    # Most places are empty: the logarithm is taken where an atom points only.
+    return jnp.zeros_like(counts).at[place].set(jnp.log1p(counts[place])) if log else counts
