@@ -70,3 +70,12 @@ def test_fingerprint_ranks_pairs_as_morgan_counts_do() -> None:
 def test_padding_has_no_features() -> None:
     empty = nn.featurize(np.zeros(ORGANIC.length, np.int32), ORGANIC)
     assert not np.asarray(empty.fingerprint).any() and not np.asarray(empty.descriptors).any()
+
+
+def test_features_do_not_change_when_64_bit_types_are_enabled() -> None:
+    tokens = chem.encode(CORPUS[:20], ORGANIC).tokens
+    narrow = jax.tree.map(np.asarray, featurize(tokens))
+    with jax.enable_x64(True):
+        wide = jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda x: nn.featurize(x, ORGANIC)))(tokens))
+    np.testing.assert_allclose(wide.fingerprint, narrow.fingerprint, rtol=1e-6)
+    np.testing.assert_allclose(wide.descriptors, narrow.descriptors, rtol=1e-5)

@@ -253,7 +253,7 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
     free = jnp.where(ring_opens, left, free) - ring_bond
     next_bond = jnp.asarray([_NEXT_BOND.get(phase, BOND) for phase in range(DONE + 1)])[state.phase]
     next_phase = jnp.asarray([DONE, ATOM, 0, BRANCH, RETURNED, OPENED, ATOM])[kind]
-    return State(
+    after = State(
         position=state.position + ~end,
         phase=jnp.where(bond, next_bond, next_phase).astype(jnp.int32),
         free=free,
@@ -268,6 +268,8 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
         ring_blocked=ring_blocked,
         attachments=state.attachments - jnp.asarray(alphabet.is_attachment)[token],
     )
+    # With 64-bit types enabled, sums widen; a scan's carry must keep its types.
+    return State(*(new.astype(old.dtype) for new, old in zip(after, state, strict=True)))
 
 
 def update_rings(table: Array, closed: Array, opens: Array, value: Array | bool) -> Array:

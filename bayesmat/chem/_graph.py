@@ -109,7 +109,7 @@ def _read(tokens: Array, alphabet: Alphabet) -> _Written:
         is_closed = jnp.arange(alphabet.max_rings) == closed
 
         def of_closed(table: Array) -> Array:
-            return jnp.where(is_closed, table, 0).sum(-1)
+            return jnp.where(is_closed, table, 0).sum(-1, dtype=jnp.int32)
 
         closes, opens, atom = kind == KIND_RING_CLOSE, kind == KIND_RING_OPEN, kind == KIND_ATOM
         tree_order = jnp.where(atom & (state.phase != _grammar.START), state.order, 0)

@@ -163,7 +163,9 @@ def sa_score(smiles: str) -> float:
 
 
 class SimilarityIndex:
-    """Nearest neighbour of a molecule among known ones: Tanimoto on Morgan bits of radius 2 (2,048 bits).
+    """Nearest neighbour of a molecule among known ones: Tanimoto on Morgan fingerprints of radius 2.
+
+    4,096 bits that simulate counts (RDKit's 1, 2, 4 and 8 or more), so that chains of different length differ.
 
     Args:
         smiles: the known molecules.
@@ -180,16 +182,16 @@ class SimilarityIndex:
         words: np.ndarray | None = None,
         description: str = "fingerprints of known compounds, once",
     ):
-        self._generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+        self._generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=4096, countSimulation=True)
         self.smiles = list(smiles)
         if words is None:
             rows = [self._words(text) for text in progress(self.smiles, description, len(self.smiles))]
-            words = np.stack(rows) if rows else np.zeros((0, 32), np.uint64)
+            words = np.stack(rows) if rows else np.zeros((0, 64), np.uint64)
         self.words = words
         self._sizes = np.bitwise_count(words).sum(1, dtype=np.int64)
 
     def _words(self, smiles: str) -> np.ndarray:
-        """The fingerprint of one molecule, `(32,)` uint64."""
+        """The fingerprint of one molecule, `(64,)` uint64."""
         bits = self._generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(smiles))
         return np.packbits(bits).view(np.uint64)
 

@@ -14,6 +14,10 @@ from .. import chem, data
 from .._types import cache_dir
 
 
+_FORMAT = 2
+"""Raised whenever the fingerprints of the same molecules would come out differently."""
+
+
 class KnownCompounds:
     """The structures of a corpus with their names, and an index by similarity; fingerprints are cached.
 
@@ -23,11 +27,11 @@ class KnownCompounds:
 
     def __init__(self, corpus: data.Corpus):
         self._names = dict(zip(corpus.smiles, corpus.names, strict=True))
-        text = "\n".join([metadata.version("rdkit"), *corpus.smiles])
+        text = "\n".join([str(_FORMAT), metadata.version("rdkit"), *corpus.smiles])
         path = cache_dir() / f"known-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
         words = None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 words = file["words"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # not there yet, or damaged: computed anew

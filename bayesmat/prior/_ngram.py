@@ -56,7 +56,7 @@ def _next_place(place: _Place, token: Array, alphabet: chem.Alphabet) -> _Place:
     before, after = place.grammar, chem.advance(place.grammar, token, alphabet)
     branches = jnp.arange(alphabet.max_depth)
     opens, closes = token == alphabet.open_token, token == alphabet.close_token
-    returned = jnp.where(branches == before.depth - 1, place.stack_level, 0).sum(-1)
+    returned = jnp.where(branches == before.depth - 1, place.stack_level, 0).sum(-1, dtype=jnp.int32)
     is_atom = (token > 0) & (token <= len(alphabet.atoms))
     closed = token - alphabet.first_ring_close_token
     return _Place(
@@ -123,7 +123,7 @@ class NGram(dist.Distribution):
         place = _next_place(writer.place, token, alphabet)
         branches = jnp.arange(alphabet.max_depth)
         closes = token == alphabet.close_token
-        resumed = jnp.where(branches == grammar.depth - 1, writer.stack_context, 0).sum(-1)
+        resumed = jnp.where(branches == grammar.depth - 1, writer.stack_context, 0).sum(-1, dtype=jnp.int32)
         context = self.step[jnp.where(closes, resumed, writer.context), token]
         # The first atom of a branch settles the context to return to.
         first_atom = chem.starts_branch(grammar) & (token > 0) & (token <= len(alphabet.atoms))
@@ -180,7 +180,9 @@ class NGram(dist.Distribution):
 
         def step(writer: _Writer, token: Array) -> tuple[_Writer, Array]:
             p = self._next_probabilities(writer)
-            return self._write(writer, token), jnp.log(p[token]) - jnp.log(p.sum())
+            # After an illegal token the sum may be zero as well: -inf it is, not NaN.
+            share = jnp.where(p[token] > 0, p[token] / jnp.where(p[token] > 0, p.sum(), 1), 0)
+            return self._write(writer, token), jnp.log(share)
 
         writer, log_p = jax.lax.scan(step, self._first(), x)
         # A string that fills the array has no END token inside it, and must be complete all the same.

@@ -1,0 +1,129 @@
+"""The n-gram prior: normalised, with full support, and what its file formats promise."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from enumeration import TINY, all_strings, tiny_prior
+
+import bayesmat as bm
+from bayesmat import BayesmatError, chem, prior
+from bayesmat.prior._kneser_ney import Tables
+from bayesmat.prior._ngram import NGram, _look_back
+
+
+def test_probabilities_sum_to_one_over_an_enumerable_space() -> None:
+    small = tiny_prior()
+    strings = all_strings(TINY)
+    with jax.enable_x64(True):
+        tables = Tables(np.asarray(small.step), np.asarray(small.row), np.asarray(small.probability, np.float64),
+                        int(small.start))  # fmt: skip
+        log_p = np.asarray(jax.jit(NGram(tables, TINY).log_prob)(jnp.asarray(strings)))
+    assert np.isfinite(log_p).all()  # full support
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-10)
+    np.testing.assert_allclose(log_p, np.asarray(small.log_prob(strings)), atol=2e-5)
+
+
+def test_samples_follow_the_probabilities() -> None:
+    small, num = tiny_prior(), 40_000
+    strings = all_strings(TINY)
+    expected = num * np.exp(np.asarray(small.log_prob(strings), np.float64))
+    drawn = np.asarray(jax.jit(lambda key: small.sample(key, (num,)))(jax.random.key(0)))
+    index = {row.tobytes(): i for i, row in enumerate(strings)}
+    counts = np.bincount([index[row.tobytes()] for row in drawn], minlength=len(strings))
+    big = expected >= 5
+    chi2 = ((counts - expected)[big] ** 2 / expected[big]).sum()
+    assert chi2 < big.sum() + 5 * np.sqrt(2 * big.sum())
+
+
+def test_illegal_strings_have_no_probability() -> None:
+    small = tiny_prior()
+    broken = np.zeros((3, TINY.length), np.int32)
+    broken[1, :2] = [TINY.names.index("F"), TINY.names.index("F")]
+    broken[1, 2] = TINY.names.index("F")
+    broken[2, 0] = TINY.open_token
+    assert (np.asarray(small.log_prob(broken)) == -np.inf).all()
+
+
+def test_context_after_a_branch_is_contracted() -> None:
+    alphabet = chem.Alphabet.organic()
+    tokens = chem.encode("CC(CCN)O", alphabet).tokens
+    text = "".join(alphabet.names[t] for t in tokens[0] if t)
+    place = text.rindex(")") + 1  # one character a token here
+    seen = [alphabet.names[t] if t < alphabet.num_tokens else "^" for t in _look_back(tokens, alphabet, 6)[0, place]]
+    after = text[place - 2 : place]
+    assert seen[0] == ")" and seen[2] == "(" and "N" not in seen[:2] + seen[3:], (text, after, seen)
+
+
+@pytest.fixture(scope="module")
+def organic():
+    return prior.load("organic")
+
+
+def test_held_out_molecules_are_finite_and_likelier_than_uniform(organic) -> None:
+    corpus = bm.data.corpus("organic").smiles
+    order = np.random.default_rng(0).permutation(len(corpus))
+    train, test = [corpus[i] for i in order[500:8500]], [corpus[i] for i in order[:500]]
+    fitted = prior.fit_ngram(train)
+    tokens = chem.encode(test, fitted.alphabet).tokens
+    log_p = np.asarray(jax.jit(fitted.log_prob)(jnp.asarray(tokens)))
+    assert np.isfinite(log_p).all()
+    bits = -log_p.mean() / np.log(2)
+    assert 20 < bits < 50, bits  # 29 with the whole corpus; uniform legal tokens cost over 90
+
+
+def test_samples_are_molecules(organic) -> None:
+    drawn = np.asarray(jax.jit(lambda key: organic.sample(key, (2000,)))(jax.random.key(0)))
+    texts = [chem.to_smiles(row, organic.alphabet) for row in drawn]
+    assert all(chem.is_accepted(text) for text in texts)
+    assert len(set(texts)) > 1500
+    assert np.isfinite(np.asarray(jax.jit(organic.log_prob)(jnp.asarray(drawn)))).all()
+
+
+def test_regrow_keeps_the_prefix(organic) -> None:
+    x = chem.encode("CCOC(=O)C1=CC=CC=C1", organic.alphabet).tokens[0]
+    n = int((x > 0).sum())
+    for cut in (0, 3, n, organic.alphabet.length):
+        new = np.asarray(organic.regrow(jax.random.key(cut), jnp.asarray(x), jnp.asarray(cut)))
+        assert (new[: min(cut, n)] == x[: min(cut, n)]).all()
+    np.testing.assert_array_equal(new, x)
+
+
+def test_numpyro_manners(organic) -> None:
+    def model() -> None:
+        with numpyro.plate("molecules", 3):
+            numpyro.sample("x", organic)
+
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace()
+    assert trace["x"]["value"].shape == (3, organic.alphabet.length)
+    assert organic.event_shape == (organic.alphabet.length,) and organic.batch_shape == ()
+    batch = organic.sample(jax.random.key(0), (2, 2))
+    assert organic.log_prob(batch).shape == (2, 2)
+    leaves, tree = jax.tree.flatten(organic)
+    again = jax.tree.unflatten(tree, leaves)
+    np.testing.assert_array_equal(again.log_prob(batch), organic.log_prob(batch))
+
+
+def test_cache_is_read_back_and_a_damaged_one_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BAYESMAT_CACHE", str(tmp_path))
+    corpus = ["CCO", "CCN", "c1ccccc1C", "CC(=O)O", "C[Hg]C"]
+    first = prior.fit_ngram(corpus, order=4, cache=True)
+    (path,) = (tmp_path / "prior").glob("*.npz")
+    second = prior.fit_ngram(corpus, order=4, cache=True)
+    np.testing.assert_array_equal(first.probability, second.probability)
+    assert first.set_aside == second.set_aside == {"element Hg": 1}
+    path.write_bytes(b"PK\x03\x04 not a zip file")
+    third = prior.fit_ngram(corpus, order=4, cache=True)
+    np.testing.assert_array_equal(first.probability, third.probability)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(BayesmatError, match="known: organic"):
+        prior.load("inorganic")
+    with pytest.raises(BayesmatError, match="none of the 1 molecules"):
+        prior.fit_ngram(["C[Hg]C"])
+    with pytest.raises(BayesmatError, match="2 to 11"):
+        prior.fit_ngram(["CCO"], order=1)
