@@ -1,9 +1,5 @@
 """Bayesian design of materials from little data: a NumPyro model in, posterior molecules out."""
 
-from ._types import (
-    BayesmatError as BayesmatError,
-    cache_dir as cache_dir,
-)
 from . import (
     chem as chem,
     data as data,
@@ -15,4 +11,8 @@ from . import (
     prior as prior,
     report as report,
     smc as smc,
+)
+from ._types import (
+    BayesmatError as BayesmatError,
+    cache_dir as cache_dir,
 )

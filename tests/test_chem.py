@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from enumeration import TINY, all_strings
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rdkit import Chem
 
 from bayesmat import BayesmatError, chem, data
@@ -97,10 +96,12 @@ def test_strings_that_fill_the_array_are_molecules() -> None:
         TINY,
         chem.Alphabet((chem.AtomType("C", 0, 4),), length=8, max_depth=1, max_rings=2),
         chem.Alphabet((chem.AtomType("C", 0, 4), chem.AtomType("F", 0, 1)), length=7, max_depth=2, max_rings=1),
-        chem.Alphabet((chem.AtomType("C", 0, 4), chem.AtomType("*", 0, 1)), length=8, max_depth=2, max_rings=1, attachments=2),
+        chem.Alphabet(
+            (chem.AtomType("C", 0, 4), chem.AtomType("*", 0, 1)), length=8, max_depth=2, max_rings=1, attachments=2
+        ),
     ],
     ids=["three atoms", "two rings", "nested branches", "repeat units"],
-)  # fmt: skip
+)
 def test_no_dead_ends_and_every_string_is_a_molecule(alphabet) -> None:
     strings = all_strings(alphabet)  # asserts that every prefix has a legal continuation and every end is complete
     assert len(np.unique(strings, axis=0)) == len(strings) > 20

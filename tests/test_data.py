@@ -21,8 +21,10 @@ PERCENT = Tolerance(0.1, relative=True)
 
 # From the CRC Handbook and the NIST WebBook, typed by hand; not from the files under test.
 HANDBOOK = {
-    "thermal_conductivity": (0.03, {"O": 0.6065, "CCO": 0.167, "Cc1ccccc1": 0.1310, "c1ccccc1": 0.1411,
-                                    "OCCO": 0.256, "OCC(O)CO": 0.292}),
+    "thermal_conductivity": (
+        0.03,
+        {"O": 0.6065, "CCO": 0.167, "Cc1ccccc1": 0.1310, "c1ccccc1": 0.1411, "OCCO": 0.256, "OCC(O)CO": 0.292},
+    ),
     "boiling_point": (0.01, {"CCO": 351.4, "c1ccccc1": 353.2, "Cc1ccccc1": 383.8, "OCCO": 470.4, "O": 373.15}),
     "melting_point": (0.01, {"CCO": 159.0, "c1ccccc1": 278.7, "Cc1ccccc1": 178.2, "OCC(O)CO": 291.3}),
     "refractive_index": (0.003, {"CCO": 1.3611, "c1ccccc1": 1.5011, "Cc1ccccc1": 1.4961, "OCC(O)CO": 1.4746}),
@@ -34,14 +36,28 @@ HANDBOOK = {
     "viscosity": (0.05, {"CCO": 1.08e-3, "c1ccccc1": 0.604e-3, "Cc1ccccc1": 0.556e-3, "O": 0.890e-3}),
 }
 UNITS = {
-    "thermal_conductivity": "W/m/K", "boiling_point": "K", "melting_point": "K", "refractive_index": "1",
-    "density": "kg/m3", "heat_of_vaporisation": "J/mol", "permittivity": "1", "flash_point": "K",
-    "critical_temperature": "K", "viscosity": "Pa s",
+    "thermal_conductivity": "W/m/K",
+    "boiling_point": "K",
+    "melting_point": "K",
+    "refractive_index": "1",
+    "density": "kg/m3",
+    "heat_of_vaporisation": "J/mol",
+    "permittivity": "1",
+    "flash_point": "K",
+    "critical_temperature": "K",
+    "viscosity": "Pa s",
 }
 SMALLEST = {
-    "thermal_conductivity": 300, "boiling_point": 5000, "melting_point": 15000, "refractive_index": 2500,
-    "density": 3000, "heat_of_vaporisation": 2500, "permittivity": 900, "flash_point": 600,
-    "critical_temperature": 1800, "viscosity": 300,
+    "thermal_conductivity": 300,
+    "boiling_point": 5000,
+    "melting_point": 15000,
+    "refractive_index": 2500,
+    "density": 3000,
+    "heat_of_vaporisation": 2500,
+    "permittivity": 900,
+    "flash_point": 600,
+    "critical_temperature": 1800,
+    "viscosity": 300,
 }
 
 
@@ -198,14 +214,17 @@ def small_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _structures.registry.cache_clear()
 
 
-@pytest.mark.parametrize("damage", [
-    lambda whole: whole[: len(whole) // 2],
-    lambda whole: b"",
-    lambda whole: b"not gzip at all",
-    lambda whole: whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:],
-    lambda whole: gzip.compress(b"7\n1\tC\tmethane\t\t16.0"),
-    lambda whole: gzip.compress(b"1\n1\tC\tmethane"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"",
+        lambda whole: b"not gzip at all",
+        lambda whole: whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:],
+        lambda whole: gzip.compress(b"7\n1\tC\tmethane\t\t16.0"),
+        lambda whole: gzip.compress(b"1\n1\tC\tmethane"),
+    ],
+)
 def test_damaged_cache_is_computed_again(small_registry: Path, damage) -> None:
     first = dict(_structures.registry())
     assert first[64175].smiles == "CCO" and first[7647145].reason == "several fragments"

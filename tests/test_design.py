@@ -138,7 +138,7 @@ def test_same_seed_same_candidates(folder, run) -> None:
 def test_outputs(folder, run, tmp_path) -> None:
     paths = design.write(run, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
-    rows = list(csv.DictReader((tmp_path / "out/candidates.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out/candidates.csv").read_text().splitlines()))
     wanted = {"smiles", "weight", "p_hit", "tb_mean", "tb_sd", "known", "nearest_known", "similarity", "sa_score"}
     assert wanted <= set(rows[0]) and len(rows) == run.sampler.num_distinct
     content = json.loads((tmp_path / "out/run.json").read_text())

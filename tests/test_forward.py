@@ -13,13 +13,14 @@ import numpyro
 import pytest
 import scipy.special
 import scipy.stats
+from hypothesis import given, strategies as st
+
 from bayesmat import data, forward, infer
 from bayesmat._types import BayesmatError
 from bayesmat.chem import Alphabet, encode
 from bayesmat.forward import Predictive, _design, _fit, _posterior
 from bayesmat.forward._fitted import compute_features
-from bayesmat.nn import Features
-from hypothesis import given, strategies as st
+from bayesmat.nn import DESCRIPTOR_NAMES, Features
 
 ALPHABET = Alphabet.organic()
 KEY = jax.random.key(0)
@@ -37,6 +38,8 @@ def mixture(log=False, seed=0, k=8, batch=()):
 def exact_log_interval(p, lower, upper):
     """In float64, from whichever tail is the smaller."""
     loc, scale = np.asarray(p.loc, float), np.asarray(p.scale, float)
+    if np.isinf(lower) and np.isinf(upper):
+        return 0.0
     a, b = (lower - loc) / scale, (upper - loc) / scale
     a, b = np.where(a + b > 0, -b, a), np.where(a + b > 0, -a, b)
     log_b, log_a = scipy.special.log_ndtr(b), scipy.special.log_ndtr(a)
@@ -188,14 +191,21 @@ def test_scales_by_nuts_and_by_laplace():
         np.testing.assert_allclose(a.std((0, 1)), b.std((0, 1)), rtol=0.35)
 
 
-def test_noise_density_against_quadrature():
-    r, v, s, nu = np.array([0.1, 2.0, 30.0]), np.array([0.3, 0.01, 1.0]), np.array([0.5, 1.0, 2.0]), 2.5
-    with jax.enable_x64(True):
-        found = forward._models.mixture_log_density(*map(jnp.asarray, (r, v, s)), nu)
-    level = (np.arange(400_000) + 0.5) / 400_000
-    mixing = scipy.stats.gamma.ppf(level, nu / 2, scale=2 / nu)
-    expected = [np.log(scipy.stats.norm.pdf(a, 0, np.sqrt(b + c**2 / mixing)).mean()) for a, b, c in zip(r, v, s, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+def test_predictive_is_student():
+    """Infinitely many draws of a function with variance v: the mixture is t_nu(m, e^a sqrt(v + s2))."""
+    k, nu, v, s, a = 4096, 3.0, 2.0, 0.8, -0.3
+    mixing = scipy.stats.gamma.ppf((np.arange(k) + 0.5) / k, nu / 2, scale=2 / nu) ** -0.5
+    ones = jnp.ones(k)
+    linear = forward.Linear(
+        forward.Basis(*[jnp.zeros(0)] * 5, jnp.zeros((0, 0)), jnp.zeros(0), gamma=1.0), ones[:, None]
+    )
+    predictor = forward.Predictor(linear, s * ones, a * ones, 0 * ones, jnp.asarray(mixing, jnp.float32), jnp.zeros(()),
+                                  jnp.ones(()), alphabet=ALPHABET, log=False, name="", label="", unit="K")  # fmt: skip
+    p = _fit.leave_one_out_predictive(predictor, np.array([5.0]), np.array([v]))
+    t = scipy.stats.t(nu, 5.0, np.exp(a) * np.sqrt(v + s**2))
+    for q in (0.01, 0.05, 0.25, 0.5, 0.9, 0.99):
+        assert float(p.cdf(t.ppf(q))[0]) == pytest.approx(q, abs=0.004)
+    assert float(p.mean()[0]) == pytest.approx(5.0, abs=1e-4)
 
 
 # Fits of measured tables
@@ -219,6 +229,12 @@ def source(boiling):
     return fit(rows(boiling, 240))
 
 
+def test_a_small_table_is_sampled(boiling):
+    fitted = fit(rows(boiling, 40, 3))
+    assert fitted.idata.attrs["inference"] == "nuts" and fitted.predictor.num_draws == 128
+    assert fitted.calibration.rmse < fitted.y.std() and 0.75 < fitted.calibration.coverage[0.9] < 1.0
+
+
 @pytest.fixture(scope="module")
 def conductivity(source):
     return fit(data.load("thermal_conductivity"), sources=[source])
@@ -230,7 +246,7 @@ def abundant(boiling):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_design, "ABUNDANT", 300)
         patch.setattr(_design, "NUM_LANDMARKS", 64)
-        return fit(rows(boiling, 700, 1))
+        return fit(rows(boiling, 450, 1))
 
 
 def test_a_fit_accounts_for_its_rows(boiling, source):
@@ -238,8 +254,8 @@ def test_a_fit_accounts_for_its_rows(boiling, source):
     assert len(source.smiles) + len(source.set_aside) == len(table)
     assert set(source.smiles) | {r.smiles for r in source.set_aside} == set(table.smiles)
     posterior = source.idata.posterior
-    assert {"scale", "sigma", "noise_log_scale", "noise_slope", "noise_dof", "weights"} <= set(posterior)
-    assert posterior["weights"].shape == (1, 128, 1 + 49) or posterior["weights"].shape[1] == 128
+    assert {"scale", "sigma", "noise_log_stretch", "noise_slope", "noise_dof", "weights"} <= set(posterior)
+    assert posterior["weights"].shape == (1, 128, 1 + len(DESCRIPTOR_NAMES))
     assert np.isfinite(posterior["weights"].sel(column="descriptor:mass")).all()
     np.testing.assert_array_equal(source.idata.observed_data["y"], source.y)
     assert not source.predictor.log and "leave-one-out" in source.summary()
@@ -250,7 +266,6 @@ def test_leave_one_out_calibration(source, abundant, conductivity):
         found = fitted.calibration
         assert found.num_points == len(fitted.smiles)
         assert abs(found.coverage[0.9] - 0.9) < 3 * found.coverage_error(0.9)
-        assert abs(found.coverage[0.5] - 0.5) < 3.5 * found.coverage_error(0.5)
         assert found.rmse < 0.8 * fitted.y.std()
     assert conductivity.predictor.log
 
@@ -260,18 +275,18 @@ def test_predictor_agrees_with_the_exact_posterior(boiling, abundant):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_design, "ABUNDANT", 300)
         patch.setattr(_design, "NUM_LANDMARKS", 64)
-        many = fit(rows(boiling, 700, 1), num_draws=1024)
-    new = boiling.subset(~np.isin(boiling.smiles, rows(boiling, 700, 1).smiles)).subset(np.arange(0, 8000, 8))
-    encoded = encode(new.smiles, ALPHABET)
-    features = compute_features(encoded.tokens, ALPHABET)
+        many = fit(rows(boiling, 450, 1), num_draws=512)
+    new = boiling.subset(~np.isin(boiling.smiles, rows(boiling, 450, 1).smiles)).subset(np.arange(0, 8000, 8))
+    features = compute_features(encode(new.smiles, ALPHABET).tokens, ALPHABET)
     few, exact = (f.predict_features(features) for f in (abundant, many))
     width = np.asarray(exact.sd())
     assert np.median(np.abs(few.mean() - exact.mean()) / width) < 0.05
     np.testing.assert_allclose(np.median(np.asarray(few.sd()) / width), 1.0, atol=0.06)
-    y = new.y[encoded.kept]
-    coverages = [forward.calibrate(p, y, "", "K", "held-out").coverage[0.9] for p in (few, exact)]
+    coverages = [f.evaluate(new).coverage[0.9] for f in (abundant, many)]
     assert abs(coverages[0] - coverages[1]) < 0.015
-    assert abs(coverages[0] - 0.9) < 0.03
+    assert abs(coverages[0] - 0.9) < 0.04
+    with pytest.raises(BayesmatError, match="1 molecules were trained on"):
+        abundant.evaluate(boiling.subset([boiling.smiles.index(abundant.smiles[0]), 3]))
 
 
 def test_an_environment_never_seen_widens_the_prediction(abundant):
@@ -295,13 +310,13 @@ def test_batches_maps_and_compilations(conductivity):
     mapped = run(predictor, tokens)
     run(jax.tree.map(lambda leaf: leaf * 1.0, predictor), tokens[::-1])
     assert len(traces) == 1
-    whole = predictor(tokens)
+    whole = conductivity.predict(tokens)
     assert mapped.loc.shape == (4, predictor.num_draws) and mapped.loc.dtype == jnp.float32
     np.testing.assert_allclose(mapped.loc, whole.loc, rtol=1e-4)
     features = predictor.features(tokens)
     assert isinstance(features, Features)
-    np.testing.assert_allclose(predictor(features).scale, mapped.scale, rtol=1e-3)
-    np.testing.assert_allclose(predictor(tokens[0]).loc, whole.loc[0], rtol=1e-4)
+    np.testing.assert_allclose(conductivity.predict(features).scale, mapped.scale, rtol=1e-3)
+    np.testing.assert_allclose(conductivity.predict(tokens[0]).loc, whole.loc[0], rtol=1e-4)
     with pytest.raises(BayesmatError, match="length 80"):
         predictor(tokens[:, :40])
 
@@ -391,7 +406,7 @@ def test_save_and_load(tmp_path, conductivity):
 
 def test_cache(tmp_path, monkeypatch, boiling):
     monkeypatch.setenv("BAYESMAT_CACHE", str(tmp_path))
-    table = rows(boiling, 60)
+    table = rows(boiling, 200)
     first = fit(table, cache=True)
     folders = list((tmp_path / "forward").iterdir())
     with monkeypatch.context() as patch:

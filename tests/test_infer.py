@@ -12,9 +12,10 @@ import numpyro.distributions as dist
 import pytest
 import scipy.integrate
 import scipy.stats
+from hypothesis import given, strategies as st
+
 from bayesmat import infer
 from bayesmat._types import BayesmatError
-from hypothesis import given, strategies as st
 
 X = np.random.default_rng(0).normal(size=(30, 2))
 Y = X @ [1.5, -0.5] + 0.3 * np.random.default_rng(1).normal(size=30)
@@ -80,7 +81,9 @@ def test_draws_repeat_for_a_key():
 
 
 def test_a_bad_run_is_warned_about_with_advice():
-    posterior = {"w": np.stack([np.random.default_rng(0).normal(size=200), 5 + np.random.default_rng(1).normal(size=200)])}
+    posterior = {
+        "w": np.stack([np.random.default_rng(0).normal(size=200), 5 + np.random.default_rng(1).normal(size=200)])
+    }
     idata = infer.to_inference_data(posterior, sample_stats={"diverging": np.ones((2, 200), bool)})
     with pytest.warns(infer.InferenceWarning, match="400 divergent.*target_accept.*R-hat.*num_warmup"):
         found = infer.diagnose(idata)
@@ -173,7 +176,9 @@ def test_crps_of_draws_is_the_double_sum(draws, y):
 
 def test_calibration():
     y = np.array([1.0, 2.0, 4.0, 8.0])
-    found = infer.Calibration("boiling point", "K", "held-out", y, y + 1, y - 3, y + 3, np.array([0.5, 0.3, 0.04, 0.96]), 1.0, 0.5)
+    found = infer.Calibration(
+        "boiling point", "K", "held-out", y, y + 1, y - 3, y + 3, np.array([0.5, 0.3, 0.04, 0.96]), 1.0, 0.5
+    )
     assert (found.num_points, found.rmse, found.mae) == (4, 1.0, 1.0)
     assert found.coverage == {0.5: 0.5, 0.8: 0.5, 0.9: 0.5, 0.95: 1.0}
     assert "RMSE 1 K" in found.summary() and "90 % → 50.0 %" in found.summary()

@@ -41,7 +41,8 @@ def regrow_transition(strings: np.ndarray, p: np.ndarray, ell: np.ndarray, beta:
     with jax.enable_x64(True):
         n = jnp.asarray((strings > 0).sum(1), jnp.float64)
         correction = smc.cut_correction(n[:, None], n[None, :]) if corrected else jnp.zeros((len(n), len(n)))
-        log_alpha = smc.accept_log_prob(jnp.float64(beta), jnp.asarray(ell)[:, None], jnp.asarray(ell)[None], correction)
+        here, there = jnp.asarray(ell)[:, None], jnp.asarray(ell)[None]
+        log_alpha = smc.accept_log_prob(jnp.float64(beta), here, there, correction)
         alpha = np.exp(np.asarray(log_alpha))
     lengths = (strings > 0).sum(1)
     moves = np.zeros((len(strings), len(strings)))

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,13 @@ from .._types import Array, progress
 from . import _grammar, _rdkit
 from ._alphabet import DEFAULT_VALENCES, END, KIND_ATOM, KIND_RING_OPEN, Alphabet, AtomType
 
-_SYMBOL = re.compile(r"\[(?P<element>[A-Z][a-z]?|\*)(?P<h>H\d*)?(?P<charge>[+-]+\d*)?\]|Cl|Br|[BCNOPSFI*]|%\d\d|[\d()=#-]")
+_SYMBOL = re.compile(
+    r"\[(?P<element>[A-Z][a-z]?|\*)(?P<h>H\d*)?(?P<charge>[+-]+\d*)?\]|Cl|Br|[BCNOPSFI*]|%\d\d|[\d()=#-]"
+)
 
 
-class Refusal(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Refusal:
     """A structure that an alphabet cannot say: its index in the input, its SMILES and the reason."""
 
     index: int
@@ -95,10 +97,14 @@ def _tokenise(text: str, alphabet: Alphabet) -> list[int]:
     """
     symbols = _symbols(text)
     partner, ring_order = _ring_ends(symbols, text)
-    tokens, atoms, bonds = [], [], []  # bonds: order sums, by atom
+    tokens: list[int] = []
+    atoms: list[tuple[int, str]] = []  # position and symbol
+    bonds: list[int] = []  # order sums, by atom
     stack: list[int] = []
     open_rings: list[int] = []
-    order, here, closings, openings = 1, -1, [], []  # type: ignore[var-annotated]
+    closings: list[int] = []
+    openings: list[int] = []
+    order, here = 1, -1
 
     def flush() -> None:
         """Write the ring ends of the current atom: closings before openings, most recent ring first."""
@@ -129,7 +135,7 @@ def _tokenise(text: str, alphabet: Alphabet) -> list[int]:
             continue
         if symbol in "=#":
             order = 2 if symbol == "=" else 3
-            if not (index + 1 in partner):
+            if index + 1 not in partner:
                 flush()
                 tokens.append(alphabet.bond_token(order))
             continue

@@ -23,8 +23,14 @@ PERMITTIVITY_REACH = 5.0
 """How far outside its range a permittivity polynomial is still read [K]."""
 
 
-def _evaluate(table: pd.DataFrame, equation: Callable[..., float], columns: Sequence[str], reach: float = 0.0,
-              ranged: bool = True, offset: float = 0.0) -> pd.Series:
+def _evaluate(
+    table: pd.DataFrame,
+    equation: Callable[..., float],
+    columns: Sequence[str],
+    reach: float = 0.0,
+    ranged: bool = True,
+    offset: float = 0.0,
+) -> pd.Series:
     """The equation at 298.15 K for each row that may be read there.
 
     Args:

@@ -34,9 +34,7 @@ def transitions() -> pd.DataFrame:
     """Melting, boiling and critical temperature [K] by CAS number, medians over sources, NaN where unknown."""
     crc, common, webbook = miscdata.CRC_organic_data, miscdata.common_chemistry_data, miscdata.webbook_data
     inorganic = miscdata.CRC_inorganic_data
-    melting = _median(
-        (crc, "Tm"), (inorganic, "Tm"), (common, "Tm"), (webbook, "Tm"), (phase_change.Tm_ON_data, "Tm")
-    )
+    melting = _median((crc, "Tm"), (inorganic, "Tm"), (common, "Tm"), (webbook, "Tm"), (phase_change.Tm_ON_data, "Tm"))
     boiling = _median(
         (crc, "Tb"), (inorganic, "Tb"), (common, "Tb"), (webbook, "Tb"), (phase_change.Tb_data_Yaws, "Tb")
     )

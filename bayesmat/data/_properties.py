@@ -46,7 +46,10 @@ def _absolute(value: float, unit: str) -> Tolerance:
 
 PROPERTIES: dict[str, Property] = {
     "thermal_conductivity": Property(
-        "thermal conductivity", "W/m/K", (0.03, 1.0), _relative(0.10),
+        "thermal conductivity",
+        "W/m/K",
+        (0.03, 1.0),
+        _relative(0.10),
         "liquid at 298.15 K, at its own vapour pressure where it boils lower; correlations are read "
         "inside their range only",
     ),
@@ -55,30 +58,38 @@ PROPERTIES: dict[str, Property] = {
     ),
     "melting_point": Property("melting point", "K", (50.0, 1000.0), _absolute(10.0, "K"), "melting point"),
     "refractive_index": Property(
-        "refractive index", "1", (1.2, 2.0), _absolute(0.01, ""),
+        "refractive index",
+        "1",
+        (1.2, 2.0),
+        _absolute(0.01, ""),
         "liquid, sodium D line, measured between 288 and 303 K (mostly 293 K)",
     ),
     "density": Property(
-        "density", "kg/m3", (400.0, 4000.0), _relative(0.03),
+        "density",
+        "kg/m3",
+        (400.0, 4000.0),
+        _relative(0.03),
         "liquid near 298 K: correlations at 298.15 K, handbook values mostly at 293 K (about 0.5 % higher)",
     ),
-    "heat_of_vaporisation": Property(
-        "heat of vaporisation", "J/mol", (3.0e3, 2.5e5), _relative(0.10), "at 298.15 K"
-    ),
+    "heat_of_vaporisation": Property("heat of vaporisation", "J/mol", (3.0e3, 2.5e5), _relative(0.10), "at 298.15 K"),
     "permittivity": Property(
-        "relative permittivity", "1", (1.0, 250.0), _relative(0.10),
+        "relative permittivity",
+        "1",
+        (1.0, 250.0),
+        _relative(0.10),
         "liquid, static, at 298.15 K by the handbook's polynomial or a single value taken within 10 K of it",
     ),
     "flash_point": Property(
         "flash point", "K", (150.0, 700.0), _absolute(15.0, "K"), "closed and open cup are not told apart"
     ),
     "critical_temperature": Property(
-        "critical temperature", "K", (50.0, 1200.0), _absolute(10.0, "K"),
+        "critical temperature",
+        "K",
+        (50.0, 1200.0),
+        _absolute(10.0, "K"),
         "measured, or critically evaluated by the compilers (DIPPR and PSRK include a few estimates)",
     ),
-    "viscosity": Property(
-        "viscosity", "Pa s", (2.0e-5, 10.0), _relative(0.20), "dynamic, liquid at 298.15 K"
-    ),
+    "viscosity": Property("viscosity", "Pa s", (2.0e-5, 10.0), _relative(0.20), "dynamic, liquid at 298.15 K"),
 }
 
 
@@ -134,9 +145,10 @@ def load(name: str) -> PropertyTable:
 
 def _gather(name: str) -> pd.DataFrame:
     parts = [(source.key, source.read()) for source in SOURCES[name]]
-    return pd.concat([
-        pd.DataFrame({"compound": series.index, "value": series.to_numpy(), "source": key}) for key, series in parts
-    ], ignore_index=True)
+    return pd.concat(
+        [pd.DataFrame({"compound": series.index, "value": series.to_numpy(), "source": key}) for key, series in parts],
+        ignore_index=True,
+    )
 
 
 def _in_bounds(values: pd.DataFrame, prop: Property, dropped: Counter[str]) -> pd.DataFrame:
@@ -151,8 +163,9 @@ def _with_structure(values: pd.DataFrame, dropped: Counter[str]) -> pd.DataFrame
     """Adds the columns structure and name; values of compounds without a usable structure are dropped by reason."""
     entries = registry()
     found = [entries.get(cas) for cas in values["compound"].tolist()]
-    dropped.update("no structure" if entry is None else entry.reason for entry in found
-                   if entry is None or entry.reason)
+    dropped.update(
+        "no structure" if entry is None else entry.reason for entry in found if entry is None or entry.reason
+    )
     usable = np.array([entry is not None and not entry.reason for entry in found], dtype=bool)
     good = [entry for entry in found if entry is not None and not entry.reason]
     return values[usable].assign(structure=[e.smiles for e in good], name=[e.name for e in good])

@@ -65,11 +65,13 @@ def reconcile(values: pd.DataFrame, tolerance: Tolerance) -> Reconciled:
     by_source = values.groupby(["structure", "source"], sort=True)["value"].median()
     by_compound = values.groupby(["structure", "compound"], sort=True)["value"].median()
     y = by_source.groupby(level=0).median()
-    table = pd.DataFrame({
-        "y": y,
-        "num_sources": by_source.groupby(level=0).size(),
-        "num_values": values.groupby("structure").size(),
-    })
+    table = pd.DataFrame(
+        {
+            "y": y,
+            "num_sources": by_source.groupby(level=0).size(),
+            "num_values": values.groupby("structure").size(),
+        }
+    )
     sources_agree = _agree(by_source, y, tolerance)
     isomers_agree = _agree(by_compound, y, tolerance)
     return Reconciled(

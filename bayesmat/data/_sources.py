@@ -1,7 +1,8 @@
 """The measured sources of each property, each read as one series: CAS number → value in the property's unit.
 
 All of them are files of the `chemicals` package (MIT licence). Estimates that the package also carries (Joback,
-Wilson-Jasperson, Fedors) never enter a table; Joback's screens boiling points taken at reduced pressure. Correlations in temperature are evaluated in `_correlations`.
+Wilson-Jasperson, Fedors) never enter a table; Joback's screens boiling points taken at reduced pressure.
+Correlations in temperature are evaluated in `_correlations`.
 """
 
 from __future__ import annotations
@@ -95,12 +96,12 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     },
     "critical_temperature": {
         "Yaws": "estimates among the measured values: 9.5 % lie more than 15 K from the other sources, p90 of the "
-                "difference from CRC 21 K, and 3,954 of 5,643 compounds are in no other source"
+        "difference from CRC 21 K, and 3,954 of 5,643 compounds are in no other source"
     },
     "viscosity": {
         "Viswanath-Natarajan, three-term": "11 of 112 compounds more than 20 % off, up to 3,000-fold (units)",
         "Viswanath-Natarajan, two-term": "30 % off by the equation of `chemicals`; right as powers of ten, but then "
-                                         "still 4 of 42 compounds more than 20 % off",
+        "still 4 of 42 compounds more than 20 % off",
         "Viswanath-Natarajan, power law": "units differ between rows (Pa s and mPa s)",
     },
 }
@@ -132,8 +133,11 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source("Wikidata", WIKIDATA, _column(lambda: miscdata.wikidata_data, "Tb"), alone=False),
     ),
     "melting_point": (
-        Source("OpenNotebook", "Bradley et al., Open Notebook melting point data (2014)",
-               _column(lambda: phase_change.Tm_ON_data, "Tm")),
+        Source(
+            "OpenNotebook",
+            "Bradley et al., Open Notebook melting point data (2014)",
+            _column(lambda: phase_change.Tm_ON_data, "Tm"),
+        ),
         Source("CRC", CRC, _column(lambda: miscdata.CRC_organic_data, "Tm")),
         Source("CommonChemistry", COMMON, _column(lambda: miscdata.common_chemistry_data, "Tm")),
         Source("WebBook", WEBBOOK, _column(lambda: miscdata.webbook_data, "Tm")),
@@ -149,8 +153,11 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "heat_of_vaporisation": (
         Source("CRC", CRC, _column(lambda: phase_change.Hvap_data_CRC, "Hvap298")),
-        Source("Gharagheizi", "Gharagheizi et al., Energy Fuels 26 (2012), compiled measurements",
-               _column(lambda: phase_change.Hvap_data_Gharagheizi, "Hvap298")),
+        Source(
+            "Gharagheizi",
+            "Gharagheizi et al., Energy Fuels 26 (2012), compiled measurements",
+            _column(lambda: phase_change.Hvap_data_Gharagheizi, "Hvap298"),
+        ),
         Source("WebBook", WEBBOOK, _column(lambda: miscdata.webbook_data, "Hvap")),
         Source("Perry", f"{PERRY}, table 2-150", at_room.vaporisation_perry),
         Source("VDI-PPDS", f"{VDI}, PPDS equation of table 4", at_room.vaporisation_vdi),
@@ -163,21 +170,36 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source("Wikidata", WIKIDATA, _column(lambda: miscdata.wikidata_data, "T_flash")),
     ),
     "critical_temperature": (
-        Source("IUPAC", "IUPAC reviews of vapor-liquid critical properties, J. Chem. Eng. Data (1995-2015)",
-               _column(lambda: critical.critical_data_IUPAC, "Tc")),
+        Source(
+            "IUPAC",
+            "IUPAC reviews of vapor-liquid critical properties, J. Chem. Eng. Data (1995-2015)",
+            _column(lambda: critical.critical_data_IUPAC, "Tc"),
+        ),
         Source("Matthews", "Mathews, Chem. Rev. 72 (1972) 71", _column(lambda: critical.critical_data_Matthews, "Tc")),
         Source("CRC", CRC_CRITICAL, _column(lambda: critical.critical_data_CRC, "Tc")),
-        Source("PSRK", "PSRK revision 4, Fluid Phase Equilib. 227 (2005)",
-               _column(lambda: critical.critical_data_PSRKR4, "Tc")),
-        Source("PassutDanner", "Passut and Danner, Ind. Eng. Chem. Process Des. Dev. 12 (1973)",
-               _column(lambda: critical.critical_data_PassutDanner, "Tc")),
-        Source("PinaMartinez", "Pina-Martinez et al. (2018), DIPPR",
-               _column(lambda: critical.critical_data_PinaMartines, "Tc")),
+        Source(
+            "PSRK",
+            "PSRK revision 4, Fluid Phase Equilib. 227 (2005)",
+            _column(lambda: critical.critical_data_PSRKR4, "Tc"),
+        ),
+        Source(
+            "PassutDanner",
+            "Passut and Danner, Ind. Eng. Chem. Process Des. Dev. 12 (1973)",
+            _column(lambda: critical.critical_data_PassutDanner, "Tc"),
+        ),
+        Source(
+            "PinaMartinez",
+            "Pina-Martinez et al. (2018), DIPPR",
+            _column(lambda: critical.critical_data_PinaMartines, "Tc"),
+        ),
         Source("WebBook", WEBBOOK, _column(lambda: miscdata.webbook_data, "Tc")),
     ),
     "viscosity": (
-        Source("Dutt-Prasad", "Dutt and Prasad, in Viswanath et al., Viscosity of Liquids (2007)",
-               at_room.viscosity_dutt_prasad),
+        Source(
+            "Dutt-Prasad",
+            "Dutt and Prasad, in Viswanath et al., Viscosity of Liquids (2007)",
+            at_room.viscosity_dutt_prasad,
+        ),
         Source("Perry", f"{PERRY}, table 2-313", at_room.viscosity_perry),
         Source("VDI-PPDS", f"{VDI}, PPDS equation of table 7", at_room.viscosity_vdi),
         Source("VDI-saturation", f"{VDI}, saturation tables", lambda: at_room.saturation("Mu (l)")),

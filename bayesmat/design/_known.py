@@ -13,7 +13,6 @@ import numpy as np
 from .. import chem, data
 from .._types import cache_dir
 
-
 _FORMAT = 2
 """Raised whenever the fingerprints of the same molecules would come out differently."""
 

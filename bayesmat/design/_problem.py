@@ -115,7 +115,8 @@ def read_problem(path: str | Path) -> Problem:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BayesmatError(f"{path}: not valid TOML: {error}; the text there is {_line_at(text, error)!r}") from error
+        line, there = _place(text, error)
+        raise BayesmatError(f"{path}, line {line}: not valid TOML: {error}; the line is {there!r}") from error
     file = _File(path, text)
     _check_keys(file, content, _TOP_KEYS)
     targets = content.get("targets")
@@ -126,7 +127,8 @@ def read_problem(path: str | Path) -> Problem:
         if unknown := [source for source in one.transfer if source not in sought or source == name]:
             raise file.error(f"{unknown} are not other targets of this problem", "targets", name, "transfer")
         if deep := [source for source in one.transfer if sought[source].transfer]:
-            raise file.error(f"{deep} have a transfer of their own; only one step is allowed", "targets", name, "transfer")
+            message = f"{deep} have a transfer of their own; only one step is allowed"
+            raise file.error(message, "targets", name, "transfer")
     return Problem(
         title=_text(file, content, "title", "A design problem"),
         description=_text(file, content, "description", ""),
@@ -136,10 +138,12 @@ def read_problem(path: str | Path) -> Problem:
     )
 
 
-def _line_at(text: str, error: tomllib.TOMLDecodeError) -> str:
+def _place(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, str]:
+    """The line that a TOML error is about, and its text; the last one for an error at the end of the document."""
     found = re.search(r"at line (\d+)", str(error))
     lines = text.splitlines() or [""]
-    return lines[min(int(found[1]) if found else len(lines), len(lines)) - 1].strip()
+    number = min(int(found[1]) if found else len(lines), len(lines))
+    return number, lines[number - 1].strip()
 
 
 def _text(file: _File, content: dict[str, Any], key: str, default: str) -> str:
@@ -186,7 +190,8 @@ def _table(file: _File, name: str, body: dict[str, Any]) -> data.PropertyTable:
 
 
 def _target(file: _File, name: str, body: dict[str, Any], table: data.PropertyTable) -> Interval:
-    bounds = {key: _bound(file, name, key, body[key], table) for key in ("above", "below", "near", "within") if key in body}
+    given = [key for key in ("above", "below", "near", "within") if key in body]
+    bounds = {key: _bound(file, name, key, body[key], table) for key in given}
     if ("near" in bounds) != ("within" in bounds):
         raise file.error("'near' and 'within' go together", "targets", name, "near" if "near" in bounds else "within")
     try:

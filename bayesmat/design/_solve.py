@@ -181,6 +181,7 @@ def _candidates(inverse: Inverse, found: _Evaluated) -> Candidates:
 
 def _settings(problem: Problem, inverse: Inverse, models: dict[str, forward.Fitted]) -> dict[str, Any]:
     s = problem.sampler
+    transfers = {name: ", ".join(sought.transfer) for name, sought in problem.sought.items() if sought.transfer}
     return {
         "particles": s.particles,
         "seed": s.seed,
@@ -190,6 +191,6 @@ def _settings(problem: Problem, inverse: Inverse, models: dict[str, forward.Fitt
         "prior": problem.prior,
         "tokens in a string": inverse.prior.alphabet.length,
         **{f"{name}: measurements": len(sought.table) for name, sought in problem.sought.items()},
-        **{f"{name}: transfer from": ", ".join(sought.transfer) for name, sought in problem.sought.items() if sought.transfer},
+        **{f"{name}: transfer from": names for name, names in transfers.items()},
         **{f"{name}: set aside": len(model.set_aside) for name, model in models.items()},
-    }  # fmt: skip
+    }

@@ -56,17 +56,17 @@ class Interval:
         return f"between {self.lower:.4g} and {self.upper:.4g}{unit}"
 
 
-def Above(lower: float) -> Interval:  # noqa: N802 - reads as a name in a model
+def Above(lower: float) -> Interval:
     """The target y > lower."""
     return Interval(lower=lower)
 
 
-def Below(upper: float) -> Interval:  # noqa: N802
+def Below(upper: float) -> Interval:
     """The target y < upper."""
     return Interval(upper=upper)
 
 
-def Near(value: float, within: float) -> Interval:  # noqa: N802
+def Near(value: float, within: float) -> Interval:
     """The target |y - value| < within.
 
     Raises:

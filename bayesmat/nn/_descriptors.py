@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 from .._types import Array
 from ..chem import CONJUGATED, DOUBLE, TRIPLE, Alphabet, Graph
 
@@ -104,5 +103,3 @@ def descriptors(graph: Graph, alphabet: Alphabet) -> Array:
     more = jnp.stack([row.sum(dtype=jnp.float32) for row in rows])
     rings = jnp.where(num_atoms > 0, num_bonds - num_atoms + 1, 0).astype(jnp.float32)
     return jnp.concatenate([atom_sums, rings[None], more])
-
-

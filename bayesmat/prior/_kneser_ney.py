@@ -162,9 +162,7 @@ def _discounts(count: np.ndarray) -> np.ndarray:
     return np.clip(d, [0.0, 0.1, 0.1, 0.1], [0.0, 0.95, 1.9, 2.85])
 
 
-def _interpolate(
-    counts: tuple[np.ndarray, np.ndarray, np.ndarray], below: np.ndarray, num_tokens: int
-) -> np.ndarray:
+def _interpolate(counts: tuple[np.ndarray, np.ndarray, np.ndarray], below: np.ndarray, num_tokens: int) -> np.ndarray:
     """Rows of one level from its adjusted counts and the rows of the next shorter contexts, `(contexts, V)`."""
     context, token, count = counts
     num = len(below)

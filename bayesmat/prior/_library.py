@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
     """The cached tables; None when there are none or the file is damaged."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            tables = Tables(*(file[name] for name in Tables._fields[:3]), start=int(file["start"]))
+            tables = Tables(file["step"], file["row"], file["probability"], int(file["start"]))
             return tables, Counter(json.loads(str(file["refused"])))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -190,9 +190,7 @@ class NGram(dist.Distribution):
         return log_p.at[-1].add(jnp.where(complete, 0.0, -jnp.inf))
 
 
-def tables_from_tokens(
-    tokens: np.ndarray, alphabet: chem.Alphabet, order: int = 8, min_count: int = 2
-) -> Tables:
+def tables_from_tokens(tokens: np.ndarray, alphabet: chem.Alphabet, order: int = 8, min_count: int = 2) -> Tables:
     """Fit the n-gram to encoded strings.
 
     Args:
@@ -230,7 +228,8 @@ def _look_back(tokens: np.ndarray, alphabet: chem.Alphabet, depth: int) -> np.nd
     place = np.broadcast_to(np.arange(length) - 1, (num, length)).copy()
     for m in range(depth):
         inside = place >= 0
-        back[..., m] = np.where(inside, np.take_along_axis(tokens, place.clip(0), 1), np.where(place == -1, alphabet.num_tokens, -1))
+        outside = np.where(place == -1, alphabet.num_tokens, -1)
+        back[..., m] = np.where(inside, np.take_along_axis(tokens, place.clip(0), 1), outside)
         place = np.where(inside, np.take_along_axis(before, place.clip(0), 1), -2)
     return back
 

@@ -158,7 +158,7 @@ class SMC:
         counts = Counter(joint)
         first = {design: index for index, design in reversed(list(enumerate(joint)))}
         rows = np.array([first[design] for design in counts])
-        table = {name: [texts[name][i] for i in rows] for name in texts}
+        table: dict[str, Any] = {name: [texts[name][i] for i in rows] for name in texts}
         table["weight"] = [count / len(joint) for count in counts.values()]
         table["log_likelihood"] = np.asarray(self.result.state.log_likelihood)[rows]
         for name, value in samples.items():
@@ -193,9 +193,7 @@ class SMC:
         if self.status != _tempered.Status.CONVERGED:
             found.append(self.status.message)
         if len(self.acceptance) and self.acceptance[-1] < 0.01:
-            found.append(
-                f"Only {100 * self.acceptance[-1]:.2g} % of the last moves were accepted; raise num_moves."
-            )
+            found.append(f"Only {100 * self.acceptance[-1]:.2g} % of the last moves were accepted; raise num_moves.")
         if self.num_ancestors < 0.005 * self.settings.num_particles:
             found.append(
                 f"All particles descend from {self.num_ancestors} of the prior's; raise num_particles or target_ess."
