@@ -2,7 +2,7 @@
 
 80/20 random splits, three seeds. Boiling and melting points stand alone; thermal conductivity (some 290 training
 points) transfers from fits on all boiling and melting points, where each molecule's own measured value is left out in
-closed form (`Fitted.transferred`). Writes forward_heldout.json beside this file.
+closed form (`Fitted.evaluate`). Writes forward_heldout.json beside this file.
 
     python benchmarks/forward_heldout.py [--seeds 0 1 2] [--properties boiling_point ...]
 """
@@ -19,9 +19,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+
 from bayesmat import data, forward, infer
-from bayesmat.chem import encode
-from bayesmat.forward._fitted import compute_features
 
 PROPERTIES = ("boiling_point", "melting_point", "thermal_conductivity")
 SOURCES = {"thermal_conductivity": ("boiling_point", "melting_point")}
@@ -33,17 +32,9 @@ def run(name: str, seed: int, sources: list[forward.Fitted]) -> tuple[dict, infe
     table = data.load(name)
     train, test = data.random_split(len(table), seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    fitted = forward.fit(
-        table.subset(train), key=jax.random.key(seed), sources=sources, cache=False, progress=False
-    )
+    fitted = forward.fit(table.subset(train), key=jax.random.key(seed), sources=sources, cache=False, progress=False)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    held_out = table.subset(test)
-    encoded = encode(held_out.smiles, fitted.alphabet)
-    smiles = [held_out.smiles[row] for row in encoded.kept]
-    assert not set(smiles) & set(fitted.smiles)
-    features = compute_features(encoded.tokens, fitted.alphabet)
-    predictive = fitted.predict_features(features, fitted.transferred(smiles, features))
-    found = forward.calibrate(predictive, held_out.y[encoded.kept], table.label, table.unit, "held-out")
+    found = fitted.evaluate(table.subset(test))
     posterior = fitted.idata.posterior
     result = {
         "seed": seed,
@@ -54,7 +45,7 @@ def run(name: str, seed: int, sources: list[forward.Fitted]) -> tuple[dict, infe
         "fit_cpu_s": round(cpu, 1),
         "posterior_mean": {
             **{f"scale_{g}": float(posterior["scale"].sel(group=g).mean()) for g in posterior["group"].values},
-            **{v: float(posterior[v].mean()) for v in ("sigma", "noise_log_scale", "noise_slope", "noise_dof")},
+            **{v: float(posterior[v].mean()) for v in ("sigma", "noise_log_stretch", "noise_slope", "noise_dof")},
         },
     }
     return result, found
@@ -75,7 +66,7 @@ def pooled(parts: list[infer.Calibration]) -> dict:
     arrays = (np.concatenate([getattr(p, n) for p in parts]) for n in ("observed", "mean", "lower90", "upper90", "pit"))
     weights = np.array([p.num_points for p in parts]) / sum(p.num_points for p in parts)
     nll, crps = (float(weights @ [getattr(p, n) for p in parts]) for n in ("nll", "crps"))
-    both = infer.Calibration(parts[0].label, parts[0].unit, "held-out", *arrays, nll, crps)
+    both = infer.Calibration(parts[0].label, parts[0].unit, "held-out", *arrays, nll, crps, parts[0].crps_unit)
     print(both.summary(), flush=True)
     return scores(both) | {"binomial_error_90": round(both.coverage_error(), 4)}
 

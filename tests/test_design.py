@@ -22,6 +22,8 @@ title = "A small <design> & its name"
 particles = 96
 moves = 3
 seed = 5
+[molecule]
+elements = ["C", "H", "O"]
 [targets.tb]
 data = "boiling.csv"
 smiles = "SMILES"
@@ -84,6 +86,8 @@ def test_contradictory_intervals_are_refused(bounds) -> None:
         ("[targets.boiling_point]\nabove = 1\ntransfer = ['flash_point']\n", ("line 3", "transfer", "flash_point")),
         ("[sampler]\nparticles = 2\n[targets.boiling_point]\nabove = 1\n", ("particles", "16")),
         ("[sampler]\nparticles = 'many'\n[targets.boiling_point]\nabove = 1\n", ("line 2", "particles", "'many'")),
+        ("[molecule]\nelements = ['C', 'Q']\n[targets.boiling_point]\nabove = 1\n", ("line 2", "'Q'", "Br")),
+        ("[molecule]\nelements = 'C'\n[targets.boiling_point]\nabove = 1\n", ("line 2", "elements", "list")),
         ("title = 3\n[targets.boiling_point]\nabove = 1\n", ("line 1", "title", "3")),
         ("title = 'nothing asked'\n", ("[targets.PROPERTY]", "boiling_point")),
         ("[targets.x]\ndata = 'none.csv'\nsmiles='s'\ncolumn='c'\nunit='K'\nabove=1\n", ("line 2", "none.csv")),
@@ -117,6 +121,7 @@ def test_a_small_design(run) -> None:
     c = run.candidates
     assert run.sampler.converged and run.posterior_p_hit > run.prior_p_hit
     assert all(bm.chem.is_accepted(smiles) for smiles in c.smiles)
+    assert all(set(smiles) <= set("CcOo()[]=#+-H123456789") for smiles in c.smiles)  # as the problem asks
     assert len(set(c.smiles)) == len(c.smiles) == run.sampler.num_distinct
     assert c.weight.sum() == pytest.approx(1) and (np.diff(c.p_hit) <= 0).all()
     np.testing.assert_allclose(c.p_hit, c.p_hit_each["tb"], rtol=1e-6)

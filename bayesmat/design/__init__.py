@@ -1,5 +1,6 @@
 """p(x | y in U): targets, the inverse problem as a model, and a whole design run."""
 
+from ._constraints import Elements as Elements
 from ._inverse import Inverse as Inverse
 from ._known import KnownCompounds as KnownCompounds
 from ._outputs import write as write

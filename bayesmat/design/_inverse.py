@@ -10,6 +10,7 @@ import numpyro
 
 from .._types import Array, BayesmatError
 from ..nn import featurize
+from ._constraints import Elements
 from ._targets import Interval
 
 
@@ -23,12 +24,19 @@ class Inverse:
         prior: a distribution over molecular strings, as `bayesmat.prior.load` gives.
         predictors: by property name, a `forward.Fitted` or `forward.Predictor`.
         targets: by property name; every one needs a predictor. A predictor without a target is only recorded.
+        elements: which elements may occur; None for all of the prior's.
 
     Raises:
-        BayesmatError: there is no target, or one without a predictor, or alphabets differ.
+        BayesmatError: there is no target, or one without a predictor, alphabets differ, or an element is not in theirs.
     """
 
-    def __init__(self, prior: Any, predictors: Mapping[str, Any], targets: Mapping[str, Interval]):
+    def __init__(
+        self,
+        prior: Any,
+        predictors: Mapping[str, Any],
+        targets: Mapping[str, Interval],
+        elements: Elements | None = None,
+    ):
         if not targets:
             raise BayesmatError("an inverse problem needs at least one target")
         if missing := sorted(set(targets) - set(predictors)):
@@ -38,10 +46,15 @@ class Inverse:
         self.targets = dict(targets)
         if any(predictor.alphabet != prior.alphabet for predictor in self.predictors.values()):
             raise BayesmatError("the prior and the forward models must share one alphabet")
+        self.elements = elements
+        if elements is not None:
+            elements.check(prior.alphabet)
 
     def __call__(self) -> None:
         """The model."""
         x = numpyro.sample("molecule", self.prior)
+        if self.elements is not None:
+            numpyro.factor("elements", self.elements.log_prob(x, self.prior.alphabet))
         for name, y in self.predict(x).items():
             numpyro.deterministic(name, y)
             if name in self.targets:

@@ -13,11 +13,14 @@ import numpy as np
 
 from .. import data
 from .._types import BayesmatError
+from ..chem import Alphabet
+from ._constraints import Elements
 from ._targets import Interval
 
 _TARGET_KEYS = ("above", "below", "near", "within", "transfer", "data", "smiles", "column", "unit")
 _SAMPLER_KEYS = ("particles", "seed", "moves", "target_ess", "max_temperatures")
-_TOP_KEYS = ("title", "description", "prior", "sampler", "targets")
+_TOP_KEYS = ("title", "description", "prior", "molecule", "sampler", "targets")
+_MOLECULE_KEYS = ("elements",)
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -56,6 +59,7 @@ class Problem:
         description: a paragraph, may be empty.
         prior: a name that `prior.load` knows.
         sought: the properties with targets, by name, in the order of the file.
+        elements: which elements may occur; None for all of the prior's.
         sampler: settings.
     """
 
@@ -63,6 +67,7 @@ class Problem:
     description: str
     prior: str
     sought: dict[str, Sought]
+    elements: Elements | None = None
     sampler: Sampler = field(default_factory=Sampler)
 
     def with_sampler(self, **changes: Any) -> Problem:
@@ -134,6 +139,7 @@ def read_problem(path: str | Path) -> Problem:
         description=_text(file, content, "description", ""),
         prior=_text(file, content, "prior", "organic"),
         sought=sought,
+        elements=_elements(file, content.get("molecule", {})),
         sampler=_sampler(file, content.get("sampler", {})),
     )
 
@@ -159,6 +165,23 @@ def _check_keys(file: _File, content: dict[str, Any], allowed: tuple[str, ...], 
             close = difflib.get_close_matches(key, allowed, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise file.error(f"unknown; {hint}allowed: {', '.join(allowed)}", *where, key)
+
+
+def _elements(file: _File, body: Any) -> Elements | None:
+    if not isinstance(body, dict):
+        raise file.error("must be a section", "molecule")
+    _check_keys(file, body, _MOLECULE_KEYS, "molecule")
+    if "elements" not in body:
+        return None
+    allowed = body["elements"]
+    if not isinstance(allowed, list) or not all(isinstance(symbol, str) for symbol in allowed):
+        raise file.error('must be a list of element symbols, such as ["C", "H", "O"]', "molecule", "elements")
+    try:
+        elements = Elements(allowed)
+        elements.check(Alphabet.organic())
+        return elements
+    except BayesmatError as error:
+        raise file.error(str(error), "molecule", "elements") from error
 
 
 def _sought(file: _File, name: str, body: Any) -> Sought:

@@ -55,7 +55,7 @@ def solve(problem: Problem, progress_bar: bool = True) -> DesignRun:
     with _timed(timings, "forward models"):
         models = fit_forward(problem, p_x.alphabet, progress_bar)
     targets = {name: sought.target for name, sought in problem.sought.items()}
-    inverse = Inverse(p_x, models, targets)
+    inverse = Inverse(p_x, models, targets, problem.elements)
     settings = problem.sampler
     sampler = SMC(
         inverse,
@@ -109,7 +109,9 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
         acceptance=sampler.acceptance,
     )
     # At β = 1 the evidence is the prior mean of p_hit, with a smaller error than the mean over the prior's samples.
-    prior_p_hit = np.exp(sampler.log_evidence) if summary.converged else float(np.exp(before.log_p_hit).mean())
+    # What is not made of the allowed elements is no hit.
+    at_prior = np.exp(np.asarray(sampler.result.prior[1], np.float64)).mean()
+    prior_p_hit = np.exp(sampler.log_evidence) if summary.converged else at_prior
     return {
         "title": problem.title,
         "description": problem.description,
@@ -189,6 +191,7 @@ def _settings(problem: Problem, inverse: Inverse, models: dict[str, forward.Fitt
         "target ESS": s.target_ess,
         "most temperatures": s.max_temperatures,
         "prior": problem.prior,
+        "elements": "all" if problem.elements is None else ", ".join(problem.elements.allowed) + " and H",
         "tokens in a string": inverse.prior.alphabet.length,
         **{f"{name}: measurements": len(sought.table) for name, sought in problem.sought.items()},
         **{f"{name}: transfer from": names for name, names in transfers.items()},

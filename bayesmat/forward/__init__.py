@@ -1,10 +1,11 @@
 """p(y | x, θ): properties of molecules, learned from measurements by transfer, as posterior predictives."""
 
-from ._predictive import Predictive as Predictive
 from ._basis import Basis as Basis
-from ._predictor import (
-    Linear as Linear,
-    Predictor as Predictor,
+from ._fit import fit as fit
+from ._fitted import (
+    Fitted as Fitted,
+    Predictions as Predictions,
+    calibrate as calibrate,
 )
 from ._models import (
     NoiseData as NoiseData,
@@ -13,13 +14,12 @@ from ._models import (
     log_marginal as log_marginal,
     noise_model as noise_model,
 )
-from ._fitted import (
-    Fitted as Fitted,
-    Predictions as Predictions,
-    calibrate as calibrate,
+from ._predictive import Predictive as Predictive
+from ._predictor import (
+    Linear as Linear,
+    Predictor as Predictor,
 )
 from ._store import (
     load as load,
     save as save,
 )
-from ._fit import fit as fit

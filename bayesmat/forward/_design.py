@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from .._types import Array
 from ..nn import DESCRIPTOR_NAMES, Features
 from ._basis import Basis
 
@@ -104,17 +104,22 @@ def build(features: Features, transferred: np.ndarray, rng: np.random.Generator,
     chosen = rng.choice(len(z), min(NUM_LANDMARKS, len(z) // 2), replace=False) if abundant else np.zeros(0, int)
     spread = transferred.std(0)
 
-    def basis_with(landmark_mean: np.ndarray) -> Basis:
-        arrays = (mean, scale, transferred.mean(0), np.where(spread > 1e-9, spread, 1.0),
-                  fingerprint.mean(0, dtype=np.float64), z[chosen], landmark_mean)  # fmt: skip
-        return Basis(*(jnp.asarray(array, jnp.float32) for array in arrays), gamma=GAMMA)
-
-    basis = basis_with(np.zeros(len(chosen)))
+    arrays = {
+        "descriptor_mean": mean,
+        "descriptor_scale": scale,
+        "transfer_mean": transferred.mean(0),
+        "transfer_scale": np.where(spread > 1e-9, spread, 1.0),
+        "fingerprint_mean": fingerprint.mean(0, dtype=np.float64),
+        "landmarks": z[chosen],
+        "landmark_mean": np.zeros(len(chosen)),
+    }
+    single: dict[str, Any] = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
+    basis = Basis(**single, gamma=GAMMA)
     columns = _columns(basis, features, transferred)
     first_landmark = columns.shape[1] - len(chosen)
-    basis = basis_with(columns[:, first_landmark:].mean(0))
-    columns[:, first_landmark:] -= np.asarray(basis.landmark_mean, np.float64)
-    return _normalised(basis, columns, (fingerprint > 0).any(0))
+    single["landmark_mean"] = jnp.asarray(columns[:, first_landmark:].mean(0), jnp.float32)
+    columns[:, first_landmark:] -= np.asarray(single["landmark_mean"], np.float64)
+    return _normalised(Basis(**single, gamma=GAMMA), columns, np.asarray((fingerprint > 0).any(axis=0)))
 
 
 def _columns(basis: Basis, features: Features, transferred: np.ndarray, batch: int = 2048) -> np.ndarray:
@@ -132,7 +137,7 @@ def _columns(basis: Basis, features: Features, transferred: np.ndarray, batch: i
 def _normalised(basis: Basis, columns: np.ndarray, active: np.ndarray) -> Design:
     sizes = basis.sizes
     ends = np.cumsum(list(sizes.values()))
-    whitening = np.zeros((0, 0))
+    whitening: np.ndarray = np.zeros((0, 0))
     if sizes["landmarks"]:
         z = basis.landmarks
         gram = np.asarray(jax.jit(lambda basis, z: basis.kernel(z))(basis, z), np.float64)
@@ -155,8 +160,3 @@ def _normalised(basis: Basis, columns: np.ndarray, active: np.ndarray) -> Design
 def transferred_or_empty(parts: list[np.ndarray], n: int) -> np.ndarray:
     """Columns `(n, t)` side by side, also when there are none."""
     return np.stack(parts, axis=1) if parts else np.zeros((n, 0))
-
-
-def as_batch(x: Array | np.ndarray) -> Array:
-    """An int32 array on the device."""
-    return jnp.asarray(x, jnp.int32)

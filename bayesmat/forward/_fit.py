@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,18 @@ from .. import infer
 from .._types import Array, BayesmatError, progress as progress_bar
 from ..chem import Alphabet, encode
 from ..data import PropertyTable
+from ..infer import InferenceData
 from . import _design, _posterior, _store
 from ._fitted import Fitted, calibrate, compute_features
 from ._models import NoiseData, linear_model, noise_model
 from ._predictive import Predictive
 from ._predictor import NOVELTY_LIMIT, Linear, Predictor
 
-if TYPE_CHECKING:
-    from arviz import InferenceData
-
 MIN_ROWS = 10
-NUTS_COLUMNS = 300
-"""Up to this many columns the posterior of the scales is sampled; above, it is narrow and Laplace's is used."""
 NUTS_ROWS = 150
-"""The same for the noise model, whose cost grows with the rows."""
-NUM_SCALE_DRAWS = 4
-"""Draws of the scales that the weights of a large model are drawn from; each costs a Cholesky factor and more."""
+"""Up to this many rows the hyperparameters are sampled; above, their posterior is narrow and Laplace's agrees."""
+NUM_SCALE_SETS = 4
+"""Sets of scales that the weights of an abundant model are drawn from; each costs a Cholesky factor and more."""
 
 
 def fit(
@@ -56,8 +52,7 @@ def fit(
         alphabet: of the strings that the predictor will read; `Alphabet.organic()` if None.
         sources: fits to transfer from; not used with 1,000 rows and more.
         num_draws: posterior draws K that the predictor keeps.
-        log: model log y. None decides: all y positive, the largest more than ten times the smallest, and log y less
-            skewed than y.
+        log: model log y. None decides: all y positive, their skewness above 1, and log y less skewed than y.
         cache: keep the fit on disk and read it when nothing that went in has changed.
         progress: show a progress bar when it takes more than two seconds.
 
@@ -84,10 +79,10 @@ def fit(
 
 
 def is_logarithmic(y: np.ndarray) -> bool:
-    """Whether y is modelled by its logarithm: positive, over more than a decade, and less skewed as a logarithm."""
-    if (y <= 0).any() or y.max() <= 10 * y.min():
+    """Whether y is modelled by its logarithm: positive, of skewness above 1, and less skewed as a logarithm."""
+    if (y <= 0).any() or np.ptp(y) == 0 or not scipy.stats.skew(y) > 1:
         return False
-    return bool(abs(scipy.stats.skew(np.log(y))) < abs(scipy.stats.skew(y)))
+    return bool(abs(scipy.stats.skew(np.log(y))) < scipy.stats.skew(y))
 
 
 def _fit(
@@ -128,9 +123,8 @@ def _fit(
 
     next(stages)
     stats = _posterior.sufficient(design.matrix, y, design.groups)
-    scales = _infer(linear_model, {"stats": stats}, keys[0], num_draws, design.matrix.shape[1] <= NUTS_COLUMNS)
-    num_nodes = num_draws if design.matrix.shape[1] <= NUTS_COLUMNS else min(NUM_SCALE_DRAWS, num_draws)
-    nodes = _thinned(scales, num_nodes)
+    scales = _infer(linear_model, {"stats": stats}, keys[0], num_draws, n <= NUTS_ROWS)
+    nodes = _thinned(scales, NUM_SCALE_SETS if abundant else num_draws)
 
     next(stages)
     weights = _posterior.draw(design.matrix, y, stats, nodes["scale"], nodes["sigma"], num_draws, rng)
@@ -144,16 +138,23 @@ def _fit(
     log_variance = np.log(weights.loo_variance)
     novelty_mean, novelty_scale = float(log_variance.mean()), max(float(log_variance.std()), 1e-3)
     novelty = np.clip((log_variance - novelty_mean) / novelty_scale, -NOVELTY_LIMIT, NOVELTY_LIMIT)
-    errors = NoiseData(y - weights.loo_mean, weights.loo_variance, novelty)  # type: ignore[arg-type]
-    noise_idata = _infer(noise_model, {"data": errors}, keys[1], num_draws, n <= NUTS_ROWS)
-    noise = _thinned(noise_idata, num_draws)
-    order = rng.permutation(num_draws)
-    mixing = scipy.stats.gamma.ppf((order + 0.5) / num_draws, noise["noise_dof"] / 2, scale=2 / noise["noise_dof"])
-    arrays = (noise["noise_log_scale"] + np.log(width), noise["noise_slope"], mixing**-0.5,
-              novelty_mean + 2 * np.log(width), novelty_scale)  # fmt: skip
+    variance = weights.loo_variance + np.mean(nodes["sigma"] ** 2)
+    errors = NoiseData(y - weights.loo_mean, variance, novelty)
+    noise = _thinned(_infer(noise_model, {"data": errors}, keys[1], num_draws, n <= NUTS_ROWS), num_draws)
+    level = (rng.permutation(num_draws) + 0.5) / num_draws
+    mixing = scipy.stats.gamma.ppf(level, noise["noise_dof"] / 2, scale=2 / noise["noise_dof"])
+    arrays = {
+        "noise_scale": width * weights.sigma,
+        "noise_log_stretch": noise["noise_log_stretch"],
+        "noise_slope": noise["noise_slope"],
+        "noise_mixing": mixing**-0.5,
+        "novelty_mean": novelty_mean + 2 * np.log(width),
+        "novelty_scale": novelty_scale,
+    }
+    named: dict[str, Any] = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
+    named |= {"name": table.name, "label": table.label, "unit": table.unit}
     linear = Linear(design.basis, jnp.asarray(on_basis, jnp.float32), tuple(s.predictor.linear.average() for s in used))
-    predictor = Predictor(linear, *(jnp.asarray(array, jnp.float32) for array in arrays), alphabet=alphabet, log=log,
-                          name=table.name, label=table.label, unit=table.unit)  # fmt: skip
+    predictor = Predictor(linear, alphabet=alphabet, log=log, **named)
 
     next(stages)
     loo_mean = center + width * weights.loo_mean
@@ -195,7 +196,7 @@ def leave_one_out_predictive(predictor: Predictor, mean: np.ndarray, variance: n
     lattice = np.argsort(np.argsort((np.arange(k) * 0.6180339887) % 1.0))
     standard = quantile[lattice[by_noise]]
     loc = jnp.asarray(mean[:, None] + np.sqrt(variance)[:, None] * standard, jnp.float32)
-    return Predictive(loc, predictor.noise_scale(jnp.asarray(np.log(variance)[:, None], jnp.float32)), predictor.log)
+    return predictor.at(loc)
 
 
 def _inference_data(
@@ -219,7 +220,7 @@ def _inference_data(
               "loo_sd": ["molecule"], "loo_pit": ["molecule"]},
         coords={"group": design.group_names, "column": design.column_names(tuple(s.name for s in sources)),
                 "molecule": list(smiles)},
-        attrs={"inference": scales.posterior.attrs.get("inference", ""), "label": calibration.label,
+        attrs={"inference": scales.attrs["inference"], "label": calibration.label,
                "unit": calibration.unit},
         observed_data={"y": calibration.observed},
         constant_data={"loo_mean": loo_mean, "loo_sd": width * np.sqrt(weights.loo_variance),

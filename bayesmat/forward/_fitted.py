@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -13,15 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import infer
-from .._types import Array
+from .._types import Array, BayesmatError
 from ..chem import Alphabet, Refusal, encode
-from ..infer import Calibration
+from ..data import PropertyTable
+from ..infer import Calibration, InferenceData
 from ..nn import Features, featurize
 from ._predictive import Predictive
 from ._predictor import Predictor
-
-if TYPE_CHECKING:
-    from arviz import InferenceData
 
 BATCH = 1024
 
@@ -109,9 +106,9 @@ class Fitted:
         parts = []
         for start in range(0, max(n, 1), BATCH):
             rows = slice(start, start + BATCH)
-            part = Features(*(_padded(array[rows]) for array in features))
+            part = _batch(features, rows)
             given = None if transferred is None else jnp.asarray(_padded(np.asarray(transferred)[rows]), jnp.float32)
-            predictive = self.predict(Features(*map(jnp.asarray, part)), given)
+            predictive = self.predict(part, given)
             parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], predictive))  # noqa: B023
         return jax.tree.map(lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves]), *parts)
 
@@ -130,8 +127,7 @@ class Fitted:
         result = np.empty(len(smiles))
         for start in range(0, len(smiles), BATCH):
             rows = slice(start, start + BATCH)
-            part = Features(*(jnp.asarray(_padded(array[rows])) for array in features))
-            value = _linear(average, part, jnp.asarray(_padded(given[rows]), jnp.float32))
+            value = _linear(average, _batch(features, rows), jnp.asarray(_padded(given[rows]), jnp.float32))
             result[rows] = np.asarray(value)[: len(smiles[rows]), 0]
         for index, text in enumerate(smiles):
             if (row := self._row.get(text)) is not None:
@@ -146,6 +142,24 @@ class Fitted:
         columns = [source.transferable(smiles, features) for source in self.sources]
         return np.stack(columns, axis=1) if columns else np.zeros((len(smiles), 0))
 
+    def evaluate(self, table: PropertyTable) -> Calibration:
+        """Held-out calibration on measurements that the fit has not seen.
+
+        What a source knows of a test molecule from its own measurement of it is left out (see `transferred`).
+
+        Raises:
+            BayesmatError: a molecule of the table was trained on, or the alphabet can say none of them.
+        """
+        if seen := [text for text in table.smiles if text in self._row]:
+            raise BayesmatError(f"{len(seen)} molecules were trained on, such as {seen[0]}; hold them out to evaluate")
+        encoded = encode(table.smiles, self.alphabet, description=f"structures of {table.label}")
+        smiles = [table.smiles[row] for row in encoded.kept]
+        if not smiles:
+            raise BayesmatError(f"{table.name}: the alphabet can say none of the {len(table)} molecules")
+        features = compute_features(encoded.tokens, self.alphabet)
+        predictive = self.predict_features(features, self.transferred(smiles, features))
+        return calibrate(predictive, table.y[encoded.kept], self.label, self.unit, "held-out")
+
     def summary(self) -> str:
         """A few lines of text: what was fitted, on what, and how well it predicts."""
         posterior = self.idata.posterior
@@ -157,7 +171,7 @@ class Fitted:
         lines = [
             f"{self.label}: {len(self.smiles)} molecules, linear in {space} with {self.predictor.num_draws} draws",
             f"  prior scale of feature groups, in standard deviations of {space}: {scales}",
-            f"  Student noise, ν = {float(posterior['noise_dof'].mean()):.3g}",
+            f"  Student errors, ν = {float(posterior['noise_dof'].mean()):.3g}",
         ]
         if self.sources:
             lines.append(f"  transfers from {', '.join(source.label for source in self.sources)}")
@@ -179,6 +193,12 @@ def _padded(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros((BATCH - len(array), *array.shape[1:]), array.dtype)])
 
 
+def _batch(features: Features, rows: slice) -> Features:
+    """Some rows on the device, padded."""
+    fingerprint, descriptors = (jnp.asarray(_padded(np.asarray(array)[rows])) for array in features)
+    return Features(fingerprint, descriptors)
+
+
 def compute_features(tokens: np.ndarray, alphabet: Alphabet) -> Features:
     """Features of `(n, length)` tokens as NumPy arrays, in batches."""
     n = len(tokens)
@@ -186,11 +206,13 @@ def compute_features(tokens: np.ndarray, alphabet: Alphabet) -> Features:
         jax.tree.map(np.asarray, _featurize(jnp.asarray(_padded(tokens[start : start + BATCH]), jnp.int32), alphabet))
         for start in range(0, max(n, 1), BATCH)
     ]
-    return Features(*(np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:n], *parts)
 
 
 def calibrate(predictive: Predictive, observed: np.ndarray, label: str, unit: str, kind: str) -> Calibration:
     """Scores of predictives `(n, K)` against observations that they had not seen.
+
+    With a log the CRPS is that of log y, as the score of y itself is infinite under Student errors of log y.
 
     Args:
         predictive: one for each observation.
@@ -200,11 +222,14 @@ def calibrate(predictive: Predictive, observed: np.ndarray, label: str, unit: st
         kind: "leave-one-out" or "held-out".
     """
     y = np.asarray(observed, np.float64)
-    mean, lower, upper, pit, log_density = (np.asarray(v, np.float64) for v in _score(predictive, jnp.asarray(y, jnp.float32)))
+    mean, lower, upper, pit, log_density = (
+        np.asarray(v, np.float64) for v in _score(predictive, jnp.asarray(y, jnp.float32))
+    )
     draws = np.asarray(predictive.loc)[..., None] + np.asarray(predictive.scale)[..., None] * _STRATA
     draws = draws.reshape(len(y), -1).T.astype(np.float64)
-    crps = infer.crps(y, np.exp(draws) if predictive.log else draws).mean()
-    return Calibration(label, unit, kind, y, mean, lower, upper, pit, infer.nll(log_density), float(crps))
+    crps = float(infer.crps(np.log(y) if predictive.log else y, draws).mean())
+    scale = "of log y" if predictive.log else ""
+    return Calibration(label, unit, kind, y, mean, lower, upper, pit, infer.nll(log_density), crps, scale)
 
 
 _STRATA = np.array([-1.2815516, -0.5244005, 0.0, 0.5244005, 1.2815516], np.float32)

@@ -16,12 +16,14 @@ class Weights(NamedTuple):
     Attributes:
         draws: `(K, D)`; their average is the posterior mean exactly.
         scale: `(K, G)` group scales that each draw belongs to.
+        sigma: `(K,)` noise that it belongs to.
         loo_mean: `(n,)` mean of the function at each row, given the others.
         loo_variance: `(n,)` its variance.
     """
 
     draws: np.ndarray
     scale: np.ndarray
+    sigma: np.ndarray
     loo_mean: np.ndarray
     loo_variance: np.ndarray
 
@@ -108,4 +110,4 @@ def draw(
         loo_variances.append(loo_variance)
     draws += target - draws.mean(0)
     variance = np.mean(loo_variances, axis=0) + np.var(loo_means, axis=0)
-    return Weights(draws, scales[owner], np.mean(loo_means, axis=0), variance)
+    return Weights(draws, scales[owner], sigmas[owner], np.mean(loo_means, axis=0), variance)

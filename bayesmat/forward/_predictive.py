@@ -41,12 +41,13 @@ class Predictive(eqx.Module):
     log: bool = eqx.field(static=True)
 
     def mean(self) -> Array:
-        """The expectation over the posterior of the noise-free value, `(...)` in the unit of y.
+        """The mean in modelling space, `(...)` brought back to the unit of y.
 
-        That is the average of the components' medians: with a log, the mean of the mixture itself would be decided by
-        the far tail of the noise (it is infinite for Student noise). Without a log it is the mean of the mixture.
+        Without a log it is the mean of the mixture. With a log it is the geometric mean, which lies near the median:
+        the arithmetic mean would be decided by the far tail (it is infinite for Student errors of log y).
         """
-        return jnp.mean(jnp.exp(self.loc) if self.log else self.loc, axis=-1)
+        middle = jnp.mean(self.loc, axis=-1)
+        return jnp.exp(middle) if self.log else middle
 
     def sd(self) -> Array:
         """Half the width of the central 68.27 % interval, `(...)` in the unit of y.

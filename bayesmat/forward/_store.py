@@ -25,11 +25,11 @@ from ._basis import Basis
 from ._fitted import Fitted
 from ._predictor import Linear, Predictor
 
-FORMAT = 1
+FORMAT = 4
 """Raise it whenever features, models or files change their meaning: older fits are then made anew."""
 
 _BASIS_ARRAYS = tuple(f.name for f in fields(Basis) if f.name != "gamma")
-_PREDICTOR_ARRAYS = ("noise_log_scale", "noise_slope", "noise_mixing", "novelty_mean", "novelty_scale")
+_PREDICTOR_ARRAYS = ("noise_scale", "noise_log_stretch", "noise_slope", "noise_mixing", "novelty_mean", "novelty_scale")
 _CALIBRATION_ARRAYS = ("observed", "mean", "lower90", "upper90", "pit")
 _FILES = ("arrays.npz", "posterior.nc")
 
@@ -126,7 +126,8 @@ def _write(fitted: Fitted, folder: Path) -> None:
     _flatten(predictor.linear, "linear", arrays, gammas)
     arrays |= {f"calibration/{name}": getattr(calibration, name) for name in _CALIBRATION_ARRAYS}
     arrays |= {"y": fitted.y, "loo_mean": fitted.loo_mean}
-    np.savez(folder / "arrays.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(folder / "arrays.npz", **plain)
     infer.save(fitted.idata, folder / "posterior.nc")
     card = {
         "format": FORMAT,
@@ -136,11 +137,16 @@ def _write(fitted: Fitted, folder: Path) -> None:
         "log": predictor.log,
         "alphabet": asdict(predictor.alphabet) | {"atoms": [list(atom) for atom in predictor.alphabet.atoms]},
         "gammas": gammas,
-        "calibration": {"kind": calibration.kind, "nll": calibration.nll, "crps": calibration.crps},
+        "calibration": {
+            "kind": calibration.kind,
+            "nll": calibration.nll,
+            "crps": calibration.crps,
+            "crps_unit": calibration.crps_unit,
+        },
         "fingerprint": fitted.fingerprint,
         "num_sources": len(fitted.sources),
         "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FILES},
-        "set_aside": [list(refusal) for refusal in fitted.set_aside],
+        "set_aside": [[refusal.index, refusal.smiles, refusal.reason] for refusal in fitted.set_aside],
         "smiles": fitted.smiles,
     }
     for index, source in enumerate(fitted.sources):
@@ -151,17 +157,12 @@ def _write(fitted: Fitted, folder: Path) -> None:
 
 def _assemble(card: dict, arrays: dict[str, np.ndarray], sources: tuple[Fitted, ...], idata: Any) -> Fitted:
     atoms = tuple(AtomType(*atom) for atom in card["alphabet"]["atoms"])
-    predictor = Predictor(
-        _restore("linear", arrays, card["gammas"]),
-        *(jnp.asarray(arrays[f"predictor/{name}"]) for name in _PREDICTOR_ARRAYS),
-        alphabet=Alphabet(**(card["alphabet"] | {"atoms": atoms})),
-        **{name: card[name] for name in ("log", "name", "label", "unit")},
-    )
-    scores = card["calibration"]
-    calibration = infer.Calibration(
-        card["label"], card["unit"], scores["kind"], *(arrays[f"calibration/{name}"] for name in _CALIBRATION_ARRAYS),
-        scores["nll"], scores["crps"],
-    )  # fmt: skip
+    named: dict[str, Any] = {name: card[name] for name in ("log", "name", "label", "unit")}
+    named |= {name: jnp.asarray(arrays[f"predictor/{name}"]) for name in _PREDICTOR_ARRAYS}
+    alphabet = Alphabet(**(card["alphabet"] | {"atoms": atoms}))
+    predictor = Predictor(_restore("linear", arrays, card["gammas"]), alphabet=alphabet, **named)
+    judged: dict[str, Any] = card["calibration"] | {n: arrays[f"calibration/{n}"] for n in _CALIBRATION_ARRAYS}
+    calibration = infer.Calibration(label=card["label"], unit=card["unit"], **judged)
     set_aside = tuple(Refusal(*refusal) for refusal in card["set_aside"])
     return Fitted(card["name"], card["label"], card["unit"], predictor, idata, calibration, tuple(card["smiles"]),
                   arrays["y"], arrays["loo_mean"], set_aside, sources, card["fingerprint"])  # fmt: skip
@@ -176,7 +177,8 @@ def _flatten(linear: Linear, prefix: str, arrays: dict[str, Any], gammas: dict[s
 
 
 def _restore(prefix: str, arrays: dict[str, np.ndarray], gammas: dict[str, float]) -> Linear:
-    basis = Basis(*(jnp.asarray(arrays[f"{prefix}/{name}"]) for name in _BASIS_ARRAYS), gamma=gammas[prefix])
+    parts: dict[str, Any] = {name: jnp.asarray(arrays[f"{prefix}/{name}"]) for name in _BASIS_ARRAYS}
+    basis = Basis(**parts, gamma=gammas[prefix])
     count = sum(f"{prefix}/source-{index}" in gammas for index in range(len(gammas)))
     sources = tuple(_restore(f"{prefix}/source-{index}", arrays, gammas) for index in range(count))
     return Linear(basis, jnp.asarray(arrays[f"{prefix}/weights"]), sources)

@@ -1,6 +1,7 @@
 """p(θ|D): posteriors of NumPyro models, and whether their predictions can be believed. Knows no chemistry."""
 
 from ._arviz import (
+    InferenceData as InferenceData,
     load as load,
     save as save,
     to_inference_data as to_inference_data,

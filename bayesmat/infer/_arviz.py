@@ -7,14 +7,14 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._types import BayesmatError
 
-if TYPE_CHECKING:
-    from arviz import InferenceData
+InferenceData = Any
+"""An `arviz.InferenceData`; its groups are attributes that type checkers cannot see."""
 
 _SAMPLED = ("posterior", "sample_stats", "log_likelihood", "posterior_predictive", "prior", "prior_predictive")
 

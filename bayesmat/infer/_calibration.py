@@ -18,7 +18,7 @@ class Calibration:
 
     Attributes:
         label: the property in words.
-        unit: of every number but `pit`, `nll` and `coverage`.
+        unit: of `observed`, `mean`, limits, `rmse` and `mae`.
         kind: "leave-one-out" or "held-out".
         observed: `(n,)`.
         mean: `(n,)` point predictions.
@@ -26,7 +26,8 @@ class Calibration:
         upper90: `(n,)` 95 % quantile.
         pit: `(n,)` value of the predictive distribution function at the observation; uniform when calibrated.
         nll: mean negative log predictive density [nats].
-        crps: mean continuous ranked probability score.
+        crps: mean continuous ranked probability score [crps_unit].
+        crps_unit: "" where it is `unit`.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Calibration:
     pit: np.ndarray
     nll: float
     crps: float
+    crps_unit: str = ""
     rmse: float = field(init=False)
     mae: float = field(init=False)
     coverage: dict[float, float] = field(init=False)
@@ -67,11 +69,12 @@ class Calibration:
     def summary(self) -> str:
         """A few lines of text: errors, scores, and how often intervals held what they promised."""
         unit = "" if self.unit == "1" else f" {self.unit}"
+        crps_unit = f" {self.crps_unit}" if self.crps_unit else unit
         held = ", ".join(f"{100 * level:.0f} % → {100 * share:.1f} %" for level, share in self.coverage.items())
         return "\n".join(
             [
                 f"{self.label}, {self.kind}, {self.num_points} points",
-                f"  RMSE {self.rmse:.4g}{unit}, MAE {self.mae:.4g}{unit}, CRPS {self.crps:.4g}{unit}, "
+                f"  RMSE {self.rmse:.4g}{unit}, MAE {self.mae:.4g}{unit}, CRPS {self.crps:.4g}{crps_unit}, "
                 f"NLL {self.nll:.3f}",
                 f"  intervals promise → hold: {held} (± {100 * self.coverage_error():.1f} at 90 %)",
             ]

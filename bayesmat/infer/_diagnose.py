@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ._arviz import convergence
-
-if TYPE_CHECKING:
-    from arviz import InferenceData
+from ._arviz import InferenceData, convergence
 
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE = 50.0

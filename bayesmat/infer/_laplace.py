@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,8 @@ from numpyro.infer import init_to_median
 from numpyro.infer.util import initialize_model
 
 from .._types import Array, BayesmatError
-from ._arviz import to_inference_data
+from ._arviz import InferenceData, to_inference_data
 from ._diagnose import InferenceWarning
-
-if TYPE_CHECKING:
-    from arviz import InferenceData
 
 MAX_PARAMETERS = 2000
 """The Hessian takes two gradients for each unconstrained parameter."""

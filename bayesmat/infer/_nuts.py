@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpyro.infer import MCMC, NUTS, init_to_median
 
 from .._types import Array, BayesmatError
-from ._arviz import to_inference_data
+from ._arviz import InferenceData, to_inference_data
 from ._diagnose import diagnose
-
-if TYPE_CHECKING:
-    from arviz import InferenceData
 
 _STATS = {"diverging": "diverging", "potential_energy": "lp", "num_steps": "n_steps", "accept_prob": "acceptance_rate"}
 """NumPyro's names of what it keeps about each transition, and ArviZ's."""
