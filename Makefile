@@ -44,6 +44,8 @@ lint: $(DEV)
 
 test test-all: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.cache/jax
 test test-all: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.5
+# Two test processes share two cores; BLAS threads of both would fight over them.
+test test-all: export OPENBLAS_NUM_THREADS = 1
 
 clean:
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

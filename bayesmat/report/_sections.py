@@ -165,7 +165,7 @@ def _model(item: Calibration) -> str:
         ("kind of test", escape(item.kind)),
         ("root mean squared error", quantity(number(item.rmse), item.unit)),
         ("mean absolute error", quantity(number(item.mae), item.unit)),
-        ("mean CRPS (smaller is better)", quantity(number(item.crps), item.unit)),
+        ("mean CRPS (smaller is better)", quantity(number(item.crps), item.crps_unit or item.unit)),
         ("inside the 90 % interval", percent(plot.coverage_at(item, 0.9))),
         ("inside the 50 % interval", percent(plot.coverage_at(item, 0.5))),
     )
