@@ -178,6 +178,7 @@ def test_cli_design_and_data_list(folder, tmp_path, capsys) -> None:
     assert "distinct molecules" in printed and "p_hit" in printed
     assert {"candidates.csv", "posterior.nc", "run.json", "report.html"} <= {path.name for path in out.iterdir()}
     html = (out / "report.html").read_text()
+    assert "made of C, O and H" in html
     assert "<design>" not in html and "&lt;design&gt;" in html
     assert main(["data", "list"]) == 0
     listed = capsys.readouterr().out

@@ -104,6 +104,7 @@ class DesignRun:
         versions: of the packages that matter.
         timings: seconds, by part.
         warnings: what a user must know before believing the result.
+        conditions: what else was asked of a molecule, in words.
     """
 
     title: str
@@ -121,3 +122,4 @@ class DesignRun:
     versions: dict[str, str]
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    conditions: tuple[str, ...] = ()

@@ -131,6 +131,7 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
         },
         "settings": _settings(problem, inverse, models),
         "warnings": tuple(warnings),
+        "conditions": () if problem.elements is None else (problem.elements.text(),),
     }
 
 

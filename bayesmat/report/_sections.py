@@ -28,7 +28,7 @@ from ._text import (
 
 def header(run: DesignRun) -> str:
     """What was asked, and the answer in a sentence and in numbers."""
-    asked = "".join(f"<li>{escape(request(target))}</li>" for target in run.targets)
+    asked = "".join(f"<li>{escape(text)}</li>" for text in (*map(request, run.targets), *run.conditions))
     description = f"<p>{escape(run.description)}</p>" if run.description else ""
     return f"""<header><p class="eyebrow">Design report</p><h1>{escape(run.title)}</h1>
 {description}<p class="eyebrow">{"Asked for" if len(run.targets) < 2 else "Asked for, all at once"}</p>
