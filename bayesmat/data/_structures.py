@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import NamedTuple
 
 from chemicals import identifiers
 
-from .._types import BayesmatError, cache_dir
+from .._types import BayesmatError, cache_dir, replacing
 from ..chem import canonicalize
 
 FILES = (
@@ -156,14 +155,8 @@ def _write_cache(path: Path, entries: dict[int, Structure]) -> None:
     """Write all or nothing: a reader in another process must never see half a file."""
     rows = [f"{cas}\t{e.smiles}\t{e.name}\t{e.reason}\t{e.molar_mass!r}" for cas, e in entries.items()]
     text = "\n".join([str(len(rows)), *rows])
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(gzip.compress(text.encode(), compresslevel=6, mtime=0))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
 
 
 def _read_cache(path: Path) -> dict[int, Structure] | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from importlib import metadata
 
 import numpy as np
 
 from .. import chem, data
-from .._types import cache_dir
+from .._types import cache_dir, replacing
 
 _FORMAT = 2
 """Raised whenever the fingerprints of the same molecules would come out differently."""
@@ -36,9 +34,8 @@ class KnownCompounds:
             pass  # not there yet, or damaged: computed anew
         self._index = chem.SimilarityIndex(corpus.smiles, words)
         if words is None:
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-                np.savez(file, words=self._index.words)
-            os.replace(file.name, path)
+            with replacing(path) as temporary:
+                np.savez(temporary, words=self._index.words)
 
     def __contains__(self, smiles: object) -> bool:
         return smiles in self._names

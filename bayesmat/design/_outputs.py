@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._types import replacing
 from ..infer import save, to_inference_data
 from ._run import DesignRun
 
@@ -28,11 +27,8 @@ def write(run: DesignRun, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("candidates.csv", "posterior.nc", "run.json")]
     for path, writer in zip(paths, (_write_candidates, _write_posterior, _write_json), strict=True):
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=path.suffix)
-        os.close(handle)
-        writer(run, Path(temporary))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            writer(run, temporary)
     return paths
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import chem, data
-from .._types import BayesmatError, cache_dir
+from .._types import BayesmatError, cache_dir, replacing
 from ._kneser_ney import Tables
 from ._ngram import NGram, tables_from_tokens
 
@@ -108,7 +106,5 @@ def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
 
 
 def _write(path: Path, tables: Tables, refused: Counter[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-        np.savez(file, **tables._asdict(), refused=np.array(json.dumps(dict(refused))))
-    os.replace(file.name, path)
+    with replacing(path) as temporary:
+        np.savez(temporary, **tables._asdict(), refused=np.array(json.dumps(dict(refused))))

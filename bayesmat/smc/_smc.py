@@ -32,6 +32,18 @@ class SMC:
 
     Raises:
         BayesmatError: a setting is out of range, or the model has a latent site that is no string.
+
+    >>> import numpyro
+    >>> from bayesmat import chem, prior
+    >>> alphabet = chem.Alphabet.organic(length=12)
+    >>> p_x = prior.fit_ngram(["CCO", "CCCO", "CC(C)O", "CCN"], alphabet, order=4)
+    >>> def long_ones():
+    ...     x = numpyro.sample("molecule", p_x)
+    ...     numpyro.factor("long", 1.0 * (x != 0).sum())
+    >>> smc = SMC(long_ones, num_particles=64, num_moves=2, progress_bar=False)
+    >>> smc.run(jax.random.key(0))
+    >>> smc.status.message
+    'The posterior was reached.'
     """
 
     def __init__(
