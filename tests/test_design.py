@@ -171,6 +171,17 @@ def test_a_target_that_no_molecule_meets(folder, tmp_path) -> None:
     assert "nan" not in html.lower().replace("nano", "").replace("financ", "")
 
 
+def test_elements_that_no_particle_has(folder, tmp_path) -> None:
+    """Without a feasible particle nothing is called a hit, and every output can still be written."""
+    path = folder / "iodine.toml"
+    path.write_text(SMALL.replace('["C", "H", "O"]', '["I"]'))
+    run = design.solve(design.read_problem(path).with_sampler(particles=16), progress_bar=False)
+    assert not run.sampler.converged and run.sampler.log_evidence == -np.inf
+    assert (run.candidates.p_hit == 0).all() and run.posterior_p_hit == run.prior_p_hit == 0
+    design.write(run, tmp_path / "out")
+    assert "zero everywhere" in bm.report.write(run, tmp_path / "out/report.html").read_text()
+
+
 def test_cli_design_and_data_list(folder, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert main(["design", str(folder / "small.toml"), "--out", str(out), "--seed", "5", "--particles", "96"]) == 0

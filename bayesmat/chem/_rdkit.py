@@ -146,7 +146,7 @@ def is_accepted(smiles: str) -> bool:
 def is_organic(smiles: str) -> bool:
     """Whether a readable molecule has three or more heavy atoms, carbon among them, and hydrogen.
 
-    What a prior fitted to organic structures writes; water, carbon dioxide or freons tell little about it.
+    What a prior fitted to organic structures writes; water, carbon dioxide or chlorine are not.
     """
     molecule = Chem.MolFromSmiles(smiles)
     atoms = list(molecule.GetAtoms())

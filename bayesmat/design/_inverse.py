@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpyro
 
 from .._types import Array, BayesmatError
@@ -54,7 +54,7 @@ class Inverse:
         """The model."""
         x = numpyro.sample("molecule", self.prior)
         if self.elements is not None:
-            numpyro.factor("elements", self.elements.log_prob(x, self.prior.alphabet))
+            numpyro.factor("elements", self.log_condition(x))
         for name, y in self.predict(x).items():
             numpyro.deterministic(name, y)
             if name in self.targets:
@@ -65,11 +65,6 @@ class Inverse:
         phi = featurize(x, self.prior.alphabet)
         return {name: predictor(phi) for name, predictor in self.predictors.items()}
 
-    def log_p_hit(self, x: Array) -> dict[str, Array]:
-        """log p(y in U) by property for molecules `(n, length)`."""
-
-        def one(row: Array) -> dict[str, Array]:
-            y = self.predict(row)
-            return {name: target.log_prob(y[name]) for name, target in self.targets.items()}
-
-        return jax.vmap(one)(x)
+    def log_condition(self, x: Array) -> Array:
+        """0 if a molecule `(length,)` is made of the allowed elements, else -inf."""
+        return jnp.zeros(()) if self.elements is None else self.elements.log_prob(x, self.prior.alphabet)

@@ -144,18 +144,20 @@ class _Evaluated:
 
     def __init__(self, inverse: Inverse, strings: Array):
         @jax.jit
-        def evaluate(x: Array) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+        def evaluate(x: Array) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array], Array]:
             y = jax.vmap(inverse.predict)(x)
             mean = {name: value.mean() for name, value in y.items()}
             sd = {name: value.sd() for name, value in y.items()}
-            return mean, sd, inverse.log_p_hit(x)
+            log_p = {name: target.log_prob(y[name]) for name, target in inverse.targets.items()}
+            return mean, sd, log_p, jax.vmap(inverse.log_condition)(x)
 
         self.smiles = inverse.prior.to_text(np.asarray(strings))
-        mean, sd, log_p = evaluate(jnp.asarray(strings))
+        mean, sd, log_p, condition = evaluate(jnp.asarray(strings))
         self.mean, self.sd, self.log_p_hit_each = (
             {name: np.asarray(values, np.float64) for name, values in part.items()} for part in (mean, sd, log_p)
         )
-        self.log_p_hit = np.sum(list(self.log_p_hit_each.values()), axis=0)
+        # A run that found no feasible particle ends in the prior: what breaks the condition is no hit there either.
+        self.log_p_hit = np.sum(list(self.log_p_hit_each.values()), axis=0) + np.asarray(condition)
 
 
 def _candidates(inverse: Inverse, found: _Evaluated) -> Candidates:
