@@ -104,6 +104,18 @@ class Alphabet:
         """Neutral and charged organic molecules of up to some forty heavy atoms."""
         return cls(NEUTRAL + CHARGED, length, max_depth, max_rings)
 
+    @classmethod
+    def druglike(cls, length: int = 80, max_depth: int = 6, max_rings: int = 7) -> Alphabet:
+        """The elements of medicinal chemistry: no boron, silicon or selenium, fewer tokens to choose from."""
+        left_out = {"B", "Si", "Se"}
+        atoms = tuple(atom for atom in NEUTRAL + CHARGED if atom.element not in left_out)
+        return cls(atoms, length, max_depth, max_rings)
+
+    @classmethod
+    def polymer(cls, length: int = 160, max_depth: int = 11, max_rings: int = 12) -> Alphabet:
+        """Repeat units with exactly two attachment points `*`, the first of which begins the string."""
+        return cls((*NEUTRAL, *CHARGED, ATTACHMENT), length, max_depth, max_rings, attachments=2)
+
     def with_length(self, length: int) -> Alphabet:
         """The same tokens in arrays of another length."""
         return replace(self, length=length)
