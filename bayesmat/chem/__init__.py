@@ -23,12 +23,16 @@ from ._graph import (
 )
 from ._rdkit import (
     Canonical as Canonical,
+    Groups as Groups,
+    Opening as Opening,
     RefusedError as RefusedError,
     SimilarityIndex as SimilarityIndex,
     canonicalize as canonicalize,
     depict as depict,
     is_accepted as is_accepted,
     is_organic as is_organic,
+    join_residues as join_residues,
+    repeat_unit as repeat_unit,
     sa_score as sa_score,
 )
 from ._strings import (

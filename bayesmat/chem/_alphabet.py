@@ -94,6 +94,8 @@ class Alphabet:
             raise BayesmatError(f"unknown elements {sorted(unknown)}; known are {sorted(ATOMIC_NUMBER)}")
         if len(set(self.atoms)) < len(self.atoms):
             raise BayesmatError("an atom type is listed twice")
+        if not all(1 <= atom.valence <= 8 for atom in self.atoms):
+            raise BayesmatError("allowed valences are 1 to 8")
         if not any(atom.valence >= 4 for atom in self.atoms):
             raise BayesmatError("an alphabet needs an atom of valence four or more, or rings could not close")
         if (ATTACHMENT in self.atoms) != (self.attachments > 0):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from rdkit import Chem, RDLogger
-from rdkit.Chem import rdFingerprintGenerator
+from rdkit.Chem import rdChemReactions, rdFingerprintGenerator
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Contrib.SA_Score import sascorer
 
@@ -215,3 +216,190 @@ def depict(smiles: str, width: int = 240, height: int = 160) -> str:
     drawer.FinishDrawing()
     svg = drawer.GetDrawingText()
     return svg[svg.index("<svg") :]
+
+
+class Groups:
+    """Counts of functional groups.
+
+    Args:
+        patterns: SMARTS by name.
+
+    Raises:
+        BayesmatError: a pattern cannot be read.
+
+    >>> Groups({"hydroxyl": "[OX2H1]", "ring": "[r6]"}).count("OCc1ccccc1O")
+    {'hydroxyl': 2, 'ring': 6}
+    """
+
+    def __init__(self, patterns: Mapping[str, str]):
+        self._queries = {}
+        for name, pattern in patterns.items():
+            self._queries[name] = Chem.MolFromSmarts(pattern)
+            if self._queries[name] is None:
+                raise BayesmatError(f"pattern {name!r}: {pattern!r} is not SMARTS")
+
+    def count(self, smiles: str) -> dict[str, int]:
+        """How often each pattern occurs in a molecule, on different sets of atoms; 0 included."""
+        molecule = parse(smiles)[0]
+        return {name: len(molecule.GetSubstructMatches(query)) for name, query in self._queries.items()}
+
+
+class Opening:
+    """What a monomer becomes in a chain: its reactive groups give way to two free ends, `[1*]` and `[2*]`.
+
+    Args:
+        reactions: reaction SMARTS, one reactant and one product: a single one that writes `[1*]` and `[2*]`, or
+            two that write one `*` each, run one after the other.
+
+    Raises:
+        BayesmatError: a reaction cannot be read or does not write the ends.
+
+    >>> Opening(["[OX2H1:1]>>*[O:1]", "[CX3:1](=[O:2])[OX2H1]>>[C:1](=[O:2])*"])("OCC(=O)O")
+    ('[1*]OCC([2*])=O',)
+    """
+
+    def __init__(self, reactions: Sequence[str]):
+        self._reactions = [_reaction(text) for text in reactions]
+        dummies = [
+            sorted(atom.GetIsotope() for atom in template.GetAtoms() if _is_dummy(atom))
+            for reaction in self._reactions
+            for template in reaction.GetProducts()
+        ]
+        if dummies not in ([[1, 2]], [[0], [0]]):
+            raise BayesmatError(f"{list(reactions)}: allowed are one reaction that writes [1*] and [2*], or two with *")
+
+    def __call__(self, smiles: str) -> tuple[str, ...]:
+        """The residues of a monomer, sorted; more than one where the groups can be taken in different ways."""
+        start = parse(smiles)[0]
+        Chem.Kekulize(start, clearAromaticFlags=False)  # an atom may leave an aromatic ring when its group reacts
+        opened = [start]
+        for end, reaction in enumerate(self._reactions, 1):
+            opened = [product for molecule in opened for product in _products(reaction, molecule, end)]
+        unique = set()
+        for molecule in opened:
+            for item in (*molecule.GetAtoms(), *molecule.GetBonds()):
+                item.SetIsAromatic(False)
+            try:
+                Chem.SanitizeMol(molecule)
+            except (Chem.MolSanitizeException, ValueError):
+                continue
+            unique.add(Chem.MolToSmiles(molecule))
+        return tuple(sorted(unique))
+
+
+def _is_dummy(atom: Chem.Atom) -> bool:
+    """Whether an atom of a molecule or a template is a free end and not the image of an atom."""
+    return atom.GetAtomicNum() == 0 and not atom.GetAtomMapNum()
+
+
+def _reaction(text: str) -> rdChemReactions.ChemicalReaction:
+    try:
+        reaction = rdChemReactions.ReactionFromSmarts(text)
+    except ValueError as error:
+        raise BayesmatError(f"{text!r} is not a reaction") from error
+    if reaction.GetNumReactantTemplates() != 1 or reaction.GetNumProductTemplates() != 1:
+        raise BayesmatError(f"{text!r}: a reaction has one reactant and one product here")
+    reaction.Initialize()
+    return reaction
+
+
+def _products(reaction: rdChemReactions.ChemicalReaction, molecule: Chem.Mol, end: int) -> list[Chem.Mol]:
+    """Every product of a reaction, as Kekulé forms with aromatic flags; a new free end gets the number `end`."""
+    molecules = []
+    for (product,) in reaction.RunReactants((molecule,)):
+        for atom in product.GetAtoms():
+            if _is_dummy(atom) and not atom.GetIsotope():
+                atom.SetIsotope(end)
+        product.UpdatePropertyCache(strict=False)
+        Chem.GetSymmSSSR(product)
+        molecules.append(product)
+    return molecules
+
+
+@lru_cache(maxsize=20_000)
+def _residue(smiles: str) -> tuple[Chem.Mol, dict[int, tuple[int, int]]]:
+    """A residue, and for each of its two ends the indices of the free end and of the atom that bears it."""
+    molecule = Chem.MolFromSmiles(smiles)
+    ends = {
+        atom.GetIsotope(): (atom.GetIdx(), atom.GetNeighbors()[0].GetIdx())
+        for atom in molecule.GetAtoms()
+        if _is_dummy(atom)
+    }
+    return molecule, ends
+
+
+def join_residues(first: str, second: str) -> str:
+    """The repeat unit of two residues in turn: end 2 of the first is bonded to end 1 of the second.
+
+    >>> join_residues("[1*]OCCO[2*]", "[1*]C(=O)c1ccc(C([2*])=O)cc1")
+    '*OCCOC(=O)c1ccc(C(*)=O)cc1'
+    """
+    (left, left_ends), (right, right_ends) = _residue(first), _residue(second)
+    shift = left.GetNumAtoms()
+    molecule = Chem.RWMol(Chem.CombineMols(left, right))
+    molecule.AddBond(left_ends[2][1], right_ends[1][1] + shift, Chem.BondType.SINGLE)
+    molecule.GetAtomWithIdx(left_ends[1][0]).SetIsotope(0)
+    molecule.GetAtomWithIdx(right_ends[2][0] + shift).SetIsotope(0)
+    molecule.RemoveAtom(right_ends[1][0] + shift)
+    molecule.RemoveAtom(left_ends[2][0])
+    Chem.SanitizeMol(molecule)
+    return Chem.MolToSmiles(molecule)
+
+
+def repeat_unit(smiles: str) -> str:
+    """The canonical repeat unit of a polymer, whichever bond of the chain the given one was cut at.
+
+    `*A-B*`, `*B-A*` and their reverses are the same chain. Every acyclic single bond between the attachment points
+    and the bond between two units are marked in the ring that the unit closes to; canonical ranks of that ring
+    choose the mark to cut at. Stereo marks and isotopes are removed. A unit that repeats a shorter one is kept.
+
+    Raises:
+        RefusedError: there are not exactly two `*`, each with one single bond.
+
+    >>> repeat_unit("*CCO*"), repeat_unit("*COC*"), repeat_unit("*OCC*")
+    ('*CCO*', '*CCO*', '*CCO*')
+    """
+    molecule = parse(smiles)[0]
+    stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
+    if len(stars) != 2 or any(str(b.GetBondType()) != "SINGLE" for atom in stars for b in atom.GetBonds()):
+        raise RefusedError(smiles, "not a repeat unit with two attachment points")
+    path = Chem.GetShortestPath(molecule, stars[0].GetIdx(), stars[1].GetIdx())
+    if not path or len(path) < 4 or any(atom.GetDegree() != 1 for atom in stars):
+        if len(path) != 3 or any(atom.GetDegree() != 1 for atom in stars):
+            raise RefusedError(smiles, "not a repeat unit with two attachment points")
+        return Chem.MolToSmiles(molecule)  # one atom in the chain: one way to cut it
+    ring = Chem.RWMol(molecule)
+    marks = [path[0]]
+    for left, right in zip(path[1:-2], path[2:-1], strict=True):
+        bond = molecule.GetBondBetweenAtoms(left, right)
+        if not bond.IsInRing() and bond.GetBondType() == Chem.BondType.SINGLE:
+            marks.append(_insert_mark(ring, left, right))
+    ring.AddBond(path[0], path[-2], Chem.BondType.SINGLE)
+    ring.RemoveBond(path[-1], path[-2])
+    ring.GetAtomWithIdx(path[-1]).SetIsotope(1)  # set aside, a fragment of its own until the cut is chosen
+    ring.UpdatePropertyCache(strict=False)
+    Chem.FastFindRings(ring)
+    ranks = list(Chem.CanonicalRankAtoms(ring, breakTies=True))
+    chosen = min(marks, key=lambda mark: ranks[mark])
+    for mark in marks:
+        left, right = (atom.GetIdx() for atom in ring.GetAtomWithIdx(mark).GetNeighbors())
+        ring.RemoveBond(mark, right)
+        if mark == chosen:
+            ring.AddBond(path[-1], right, Chem.BondType.SINGLE)
+        else:
+            ring.RemoveBond(mark, left)
+            ring.AddBond(left, right, Chem.BondType.SINGLE)
+    ring.GetAtomWithIdx(path[-1]).SetIsotope(0)
+    for mark in sorted(set(marks) - {chosen}, reverse=True):
+        ring.RemoveAtom(mark)
+    Chem.SanitizeMol(ring)
+    return Chem.MolToSmiles(ring)
+
+
+def _insert_mark(molecule: Chem.RWMol, left: int, right: int) -> int:
+    """Put a dummy atom between two bonded atoms; returns its index."""
+    mark = molecule.AddAtom(Chem.Atom(0))
+    molecule.RemoveBond(left, right)
+    molecule.AddBond(left, mark, Chem.BondType.SINGLE)
+    molecule.AddBond(mark, right, Chem.BondType.SINGLE)
+    return int(mark)

@@ -62,5 +62,4 @@ def count_fingerprint(
     place = ((hashes % sizes).astype(jnp.int32) + starts).ravel()
     present = jnp.broadcast_to(graph.atom > 0, hashes.shape).ravel()
     counts = jnp.zeros(sum(bins), jnp.float32).at[place].add(present.astype(jnp.float32))
-    # Most places are empty: the logarithm is taken where an atom points only.
-    return jnp.zeros_like(counts).at[place].set(jnp.log1p(counts[place])) if log else counts
+    return jnp.log1p(counts) if log else counts
