@@ -39,6 +39,7 @@ from ._strings import (
     Encoded as Encoded,
     Refusal as Refusal,
     encode as encode,
+    in_chunks as in_chunks,
     is_legal as is_legal,
     random_strings as random_strings,
     to_smiles as to_smiles,

@@ -13,6 +13,8 @@ SMILES for people and programs outside is written by `to_smiles`.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -30,10 +32,13 @@ class AtomType(NamedTuple):
     valence: int
 
 
-ATOMIC_NUMBER = {
-    **{"*": 0, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17},
-    **{"Ge": 32, "As": 33, "Se": 34, "Br": 35, "Te": 52, "I": 53},
-}
+_ELEMENTS = (
+    "* H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
+    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt "
+    "Au Hg Tl Pb Bi"
+)
+ATOMIC_NUMBER = {element: number for number, element in enumerate(_ELEMENTS.split())}
+"""Of every element up to bismuth, and of the attachment point `*`."""
 
 DEFAULT_VALENCES = {
     **{"B": (3,), "C": (4,), "N": (3,), "O": (2,), "F": (1,), "P": (3, 5), "S": (2, 4, 6)},
@@ -91,11 +96,11 @@ class Alphabet:
         if self.length < 4 or self.length > 1024 or self.max_depth < 1 or self.max_rings < 1:
             raise BayesmatError("allowed sizes: length 4 to 1024, max_depth and max_rings at least 1")
         if unknown := {atom.element for atom in self.atoms} - set(ATOMIC_NUMBER):
-            raise BayesmatError(f"unknown elements {sorted(unknown)}; known are {sorted(ATOMIC_NUMBER)}")
+            raise BayesmatError(f"unknown elements {sorted(unknown)}; known are {' '.join(ATOMIC_NUMBER)}")
         if len(set(self.atoms)) < len(self.atoms):
             raise BayesmatError("an atom type is listed twice")
-        if not all(1 <= atom.valence <= 8 for atom in self.atoms):
-            raise BayesmatError("allowed valences are 1 to 8")
+        if not all(1 <= atom.valence <= 7 and -4 <= atom.charge <= 3 for atom in self.atoms):
+            raise BayesmatError("an atom type has a valence of 1 to 7 and a charge of -4 to +3")
         if not any(atom.valence >= 4 for atom in self.atoms):
             raise BayesmatError("an alphabet needs an atom of valence four or more, or rings could not close")
         if (ATTACHMENT in self.atoms) != (self.attachments > 0):
@@ -118,6 +123,36 @@ class Alphabet:
         """Repeat units with exactly two attachment points `*`, the first of which begins the string."""
         return cls((*NEUTRAL, *CHARGED, ATTACHMENT), length, max_depth, max_rings, attachments=2)
 
+    @classmethod
+    def from_corpus(
+        cls,
+        smiles: Sequence[str],
+        coverage: float = 0.999,
+        length: int | None = None,
+        max_depth: int | None = None,
+        max_rings: int | None = None,
+    ) -> Alphabet:
+        """The smallest alphabet that says what a corpus contains.
+
+        Args:
+            smiles: the corpus; repeat units, if more than half of its molecules have attachment points.
+            coverage: the share of molecules whose atom types the alphabet shall hold, in (0, 1]; of these, the
+                share for which each of the sizes shall be enough, unless it is given. `encode` reports the others.
+            length: tokens; None to choose.
+            max_depth: nested branches; None to choose.
+            max_rings: rings open at the same time; None to choose.
+
+        Raises:
+            BayesmatError: the coverage is out of range, or no molecule of the corpus can be said.
+
+        >>> alphabet = Alphabet.from_corpus(["CCO", "C1CC1Br", "CC(C)(C)N"])
+        >>> alphabet.names[:5], alphabet.length, alphabet.max_depth
+        (('end', 'C', 'Br', 'N', 'O'), 9, 1)
+        """
+        from ._corpus import fitting_alphabet  # it needs RDKit's reading, which stands on this module
+
+        return fitting_alphabet(smiles, coverage, length, max_depth, max_rings)
+
     def with_length(self, length: int) -> Alphabet:
         """The same tokens in arrays of another length."""
         return replace(self, length=length)
@@ -130,8 +165,12 @@ class Alphabet:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """A readable name of each token; `~` opens a ring, `~0` closes the most recently opened one."""
-        atoms = [f"{a.element}{a.valence if a.valence > DEFAULT_VALENCES.get(a.element, (9,))[0] else ''}"
-                 if a.charge == 0 else f"[{a.element}{a.charge:+d}]" for a in self.atoms]  # fmt: skip
+        atoms = [a.element if a.charge == 0 else f"[{a.element}{a.charge:+d}]" for a in self.atoms]
+        # The valence is written where it is not the usual one, or where another token would have the same name.
+        usual = [a.charge != 0 or a.valence == DEFAULT_VALENCES.get(a.element, (a.valence,))[0] for a in self.atoms]
+        plain = Counter(name for name, is_usual in zip(atoms, usual, strict=True) if is_usual)
+        atoms = [name if is_usual and plain[name] == 1 else f"{name}{a.valence}"
+                 for name, is_usual, a in zip(atoms, usual, self.atoms, strict=True)]  # fmt: skip
         return ("end", *atoms, "=", "#", "(", ")", "~", *(f"~{k}" for k in range(self.max_rings)))
 
     @cached_property
@@ -171,6 +210,12 @@ class Alphabet:
     def atom_token(self) -> dict[AtomType, int]:
         """The token of each atom type."""
         return {atom: index + 1 for index, atom in enumerate(self.atoms)}
+
+    @cached_property
+    def symbol_token(self) -> dict[AtomType | str | int, int]:
+        """The token of each atom type, of `= # ( ) ~`, and of closing the k-th most recently opened ring."""
+        symbols: list[AtomType | str | int] = [*self.atoms, *"=#()~", *range(self.max_rings)]
+        return {symbol: place + 1 for place, symbol in enumerate(symbols)}
 
     def bond_token(self, order: int) -> int:
         """The token of a double (2) or triple (3) bond."""

@@ -80,7 +80,7 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
     if molecule is None or molecule.GetNumAtoms() == 0:
         raise RefusedError(smiles, "RDKit cannot read it")
     stripped = set()
-    for atom in molecule.GetAtoms():
+    for atom in molecule.GetAtoms() if "[" in smiles else ():  # what is looked for here is written in brackets
         if atom.GetNumRadicalElectrons():
             raise RefusedError(smiles, "radical")
         if atom.GetIsotope():
@@ -89,11 +89,13 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
         if atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED:
             stripped.add("stereo")
         atom.SetAtomMapNum(0)
-    if any(bond.GetStereo() != Chem.BondStereo.STEREONONE for bond in molecule.GetBonds()):
+    directions = "/" in smiles or "\\" in smiles
+    if directions and any(bond.GetStereo() != Chem.BondStereo.STEREONONE for bond in molecule.GetBonds()):
         stripped.add("stereo")
-    if stripped:
+    if stripped or directions:
         Chem.RemoveStereochemistry(molecule)
-        molecule = Chem.RemoveHs(molecule)  # an isotope label can have kept a hydrogen explicit
+    if "isotopes" in stripped or "[H]" in smiles:
+        molecule = Chem.RemoveHs(molecule)  # a label or a direction can have kept a hydrogen explicit
     return molecule, frozenset(stripped)
 
 
@@ -130,6 +132,8 @@ def kekule_smiles(molecule: Chem.Mol, seed: int | None = None) -> str:
     if seed is not None:
         order = list(range(molecule.GetNumAtoms()))
         random.Random(seed).shuffle(order)
+        points = [index for index in order if molecule.GetAtomWithIdx(index).GetAtomicNum() == 0]
+        order = points[:1] + [index for index in order if index not in points[:1]]  # a repeat unit begins at `*`
         molecule = Chem.RenumberAtoms(molecule, order)
     molecule = Chem.Mol(molecule)
     try:
@@ -142,6 +146,16 @@ def kekule_smiles(molecule: Chem.Mol, seed: int | None = None) -> str:
 def is_accepted(smiles: str) -> bool:
     """Whether RDKit reads and sanitises the string."""
     return Chem.MolFromSmiles(smiles) is not None
+
+
+def is_closed_shell(element: str, charge: int, valence: int) -> bool:
+    """Whether RDKit accepts the hydride of an atom type and finds no radical in it.
+
+    Of a main group element it then finds none with any other neighbours: what counts is the sum of its bonds.
+    """
+    hydrogens = f"H{valence}" if element != "*" else ""
+    molecule = Chem.MolFromSmiles(f"[{element}{hydrogens}{charge:+d}]")
+    return molecule is not None and molecule.GetAtomWithIdx(0).GetNumRadicalElectrons() == 0
 
 
 def is_organic(smiles: str) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,12 @@ import numpy as np
 from .._types import Array, progress
 from . import _grammar, _rdkit
 from ._alphabet import DEFAULT_VALENCES, END, KIND_ATOM, KIND_RING_OPEN, Alphabet, AtomType
+from ._reading import does_not_fit, number, outline
 
-_SYMBOL = re.compile(
-    r"\[(?P<element>[A-Z][a-z]?|\*)(?P<h>H\d*)?(?P<charge>[+-]+\d*)?\]|Cl|Br|[BCNOPSFI*]|%\d\d|[\d()=#-]"
-)
+T = TypeVar("T")
+
+_CHUNK = 4096
+"""Strings that a batched call works on at once, so that memory does not grow with their number."""
 
 
 @dataclass(frozen=True, order=True)
@@ -71,157 +73,30 @@ def encode(
     for index, text in enumerate(progress(texts, description, len(texts))):
         try:
             molecule, _ = _rdkit.parse(text)
-            rows.append(_tokenise(_rdkit.kekule_smiles(molecule, None if seed is None else seed + index), alphabet))
+            kekule = _rdkit.kekule_smiles(molecule, None if seed is None else seed + index)
+            rows.append(number(outline(kekule), text, alphabet))
             kept.append(index)
         except _rdkit.RefusedError as error:
             refusals.append(Refusal(index, text, error.reason))
     tokens = np.zeros((len(rows), alphabet.length), np.int32)
     for row, values in zip(tokens, rows, strict=True):
         row[: len(values)] = values
-    fits = np.asarray(is_legal(tokens, alphabet), bool) if rows else np.zeros(0, bool)
+    fits = _fit(tokens, alphabet)
     for index, ok in zip(kept, fits, strict=True):
         if not ok:
-            refusals.append(Refusal(index, texts[index], _too_long(alphabet)))
+            refusals.append(Refusal(index, texts[index], does_not_fit(alphabet)))
     return Encoded(tokens[fits], np.asarray(kept, np.int64)[fits], tuple(sorted(refusals)))
 
 
-def _too_long(alphabet: Alphabet) -> str:
-    return f"does not fit {alphabet.length} tokens"
-
-
-def _tokenise(text: str, alphabet: Alphabet) -> list[int]:
-    """Tokens of a Kekulé SMILES, ring digits replaced by relative references.
-
-    Raises:
-        RefusedError: an atom, a ring bond or a size is outside the alphabet.
-    """
-    symbols = _symbols(text)
-    partner, ring_order = _ring_ends(symbols, text)
-    tokens: list[int] = []
-    atoms: list[tuple[int, str]] = []  # position and symbol
-    bonds: list[int] = []  # order sums, by atom
-    stack: list[int] = []
-    open_rings: list[int] = []
-    closings: list[int] = []
-    openings: list[int] = []
-    order, here = 1, -1
-
-    def flush() -> None:
-        """Write the ring ends of the current atom: closings before openings, most recent ring first."""
-        for end in sorted(closings, key=open_rings.index, reverse=True):
-            back = len(open_rings) - 1 - open_rings.index(end)
-            open_rings.remove(end)
-            tokens.append(alphabet.first_ring_close_token + back)
-        for end in openings:
-            if ring_order[end] == 3:
-                raise _rdkit.RefusedError(text, "triple bond as a ring closure")
-            if ring_order[end] == 2:
-                tokens.append(alphabet.bond_token(2))
-            tokens.append(alphabet.ring_open_token)
-            open_rings.append(end)
-        if len(open_rings) > alphabet.max_rings:
-            raise _rdkit.RefusedError(text, f"more than {alphabet.max_rings} open rings")
-        closings.clear()
-        openings.clear()
-
-    for index, symbol in enumerate(symbols):
-        if index in partner:
-            start = min(index, partner[index])
-            (openings if start == index else closings).append(start)
-            bonds[here] += ring_order[start]
-            order = 1
-            if index > start and tokens and tokens[-1] in (alphabet.bond_token(2), alphabet.bond_token(3)):
-                tokens.pop()  # the order stands at the opening
-            continue
-        if symbol in "=#":
-            order = 2 if symbol == "=" else 3
-            if index + 1 not in partner:
-                flush()
-                tokens.append(alphabet.bond_token(order))
-            continue
-        if symbol == "-":
-            continue
-        flush()
-        if symbol == "(":
-            if len(stack) == alphabet.max_depth:
-                raise _rdkit.RefusedError(text, f"more than {alphabet.max_depth} nested branches")
-            stack.append(here)
-            tokens.append(alphabet.open_token)
-        elif symbol == ")":
-            here = stack.pop()
-            tokens.append(alphabet.close_token)
-        else:
-            if atoms:
-                bonds[here] += order
-            here, before = len(atoms), here
-            atoms.append((len(tokens), symbol))
-            bonds.append(order if before >= 0 else 0)
-            tokens.append(END)
-            order = 1
-    flush()
-    for (position, symbol), used in zip(atoms, bonds, strict=True):
-        tokens[position] = _atom_token(symbol, used, text, alphabet)
-    if len(tokens) > alphabet.length:
-        raise _rdkit.RefusedError(text, _too_long(alphabet))
-    return tokens
-
-
-def _symbols(text: str) -> list[str]:
-    """The symbols of a SMILES string."""
-    symbols, end = [], 0
-    for match in _SYMBOL.finditer(text):
-        if match.start() != end:
-            break
-        symbols.append(match.group())
-        end = match.end()
-    if end != len(text):
-        raise _rdkit.RefusedError(text, f"symbol {text[end : end + 8]!r}")
-    return symbols
-
-
-def _ring_ends(symbols: list[str], text: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Which symbols are the two ends of a ring bond, and the bond's order by the index of its first end."""
-    open_digits: dict[str, int] = {}
-    partner: dict[int, int] = {}
-    order: dict[int, int] = {}
-    for index, symbol in enumerate(symbols):
-        if not (symbol[0].isdigit() or symbol[0] == "%"):
-            continue
-        written = {"=": 2, "#": 3}.get(symbols[index - 1], 1)
-        digit = symbol.lstrip("%")
-        if digit in open_digits:
-            first = open_digits.pop(digit)
-            partner[first], partner[index] = index, first
-            order[first] = max(order[first], written)
-        else:
-            open_digits[digit] = index
-            order[index] = written
-    if open_digits:
-        raise _rdkit.RefusedError(text, "unclosed ring")
-    return partner, order
-
-
-def _atom_token(symbol: str, used: int, text: str, alphabet: Alphabet) -> int:
-    """The token of an atom symbol whose bonds have a given sum of orders."""
-    match = _SYMBOL.fullmatch(symbol)
-    assert match is not None
-    if match["element"] is None:
-        element, charge = symbol, 0
-        valence = next((v for v in DEFAULT_VALENCES[element] if v >= used), used)
-    else:
-        element, hydrogens, sign = match["element"], match["h"], match["charge"] or ""
-        size = int(sign.lstrip("+-") or 1) if len(sign) < 2 or sign[1:].isdigit() else len(sign)
-        charge = (size if sign.startswith("+") else -size) if sign else 0
-        valence = used + (int(hydrogens[1:] or 1) if hydrogens else 0)
-    token = alphabet.atom_token.get(AtomType(element, charge, valence))
-    if token is not None:
-        return token
-    same = [atom for atom in alphabet.atoms if atom.element == element]
-    if not same:
-        raise _rdkit.RefusedError(text, f"element {element}" if element != "*" else "attachment point")
-    if charge not in {atom.charge for atom in same}:
-        raise _rdkit.RefusedError(text, f"charge {charge:+d} on {element}")
-    raise _rdkit.RefusedError(text, f"valence {valence} of {element}" + (f"{charge:+d}" if charge else ""))
+def _fit(tokens: np.ndarray, alphabet: Alphabet) -> np.ndarray:
+    """`is_legal` of any number of strings in blocks of two sizes, so that it is compiled for these only."""
+    block = 64 if len(tokens) <= 64 else _CHUNK
+    fits = np.zeros(len(tokens), bool)
+    for start in range(0, len(tokens), block):
+        rows = tokens[start : start + block]
+        padded = np.pad(rows, ((0, block - len(rows)), (0, 0)))
+        fits[start : start + block] = np.asarray(is_legal(padded, alphabet))[: len(rows)]
+    return fits
 
 
 def to_smiles(tokens: np.ndarray | Array, alphabet: Alphabet) -> str:
@@ -306,7 +181,19 @@ def is_legal(tokens: Array, alphabet: Alphabet) -> Array:
         (state, ok), _ = jax.lax.scan(step, (_grammar.start(alphabet), jnp.asarray(True)), row)
         return ok & _grammar.legal(state, alphabet)[END]  # a string that fills the array has no END inside it
 
-    return jax.vmap(one)(jnp.asarray(tokens).astype(jnp.int32))
+    return in_chunks(one, jnp.asarray(tokens).astype(jnp.int32))
+
+
+def in_chunks(function: Callable[..., T], *arrays: Array, size: int = _CHUNK) -> T:
+    """`jax.vmap(function)(*arrays)` with bounded memory: `size` entries of the first axis at a time.
+
+    What a chunk computes on its way is freed before the next; only the results are kept.
+
+    >>> tokens = random_strings(jax.random.key(0), 1000, Alphabet.organic())
+    >>> int(in_chunks(lambda x: (x > 0).sum(), tokens, size=256).shape[0])
+    1000
+    """
+    return jax.lax.map(lambda row: function(*row), arrays, batch_size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "alphabet"))
@@ -325,4 +212,4 @@ def random_strings(key: Array, num: int, alphabet: Alphabet) -> Array:
 
         return jax.lax.scan(step, _grammar.start(alphabet), jax.random.split(key, alphabet.length))[1]
 
-    return jax.vmap(one)(jax.random.split(key, num))
+    return in_chunks(one, jax.random.split(key, num))
