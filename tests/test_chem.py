@@ -7,62 +7,75 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from enumeration import TINY, all_strings
+from graphs import mismatch
 from hypothesis import given, strategies as st
-from rdkit import Chem
 
 from bayesmat import BayesmatError, chem, data
 
 ORGANIC = chem.Alphabet.organic()
 SHORT = chem.Alphabet.organic(length=24, max_depth=3, max_rings=3)
-POLYMER = chem.Alphabet((*ORGANIC.atoms, chem.AtomType("*", 0, 1)), length=40, max_depth=4, max_rings=4, attachments=2)
+POLYMER = chem.Alphabet.polymer()
+SHORT_POLYMER = chem.Alphabet.polymer(length=40, max_depth=4, max_rings=4)
 
-decode = jax.jit(jax.vmap(lambda x: chem.decode(x, ORGANIC)))
-
-
-def mismatch(smiles: str, graph: chem.Graph, row: int, alphabet: chem.Alphabet) -> str | None:
-    """What differs between a decoded graph and RDKit's reading of the string, or None."""
-    molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
-        return "rejected by RDKit"
-    positions = np.flatnonzero(graph.atom[row])
-    if molecule.GetNumAtoms() != len(positions):
-        return "number of atoms"
-    index = {int(position): i for i, position in enumerate(positions)}
-    for atom, position in zip(molecule.GetAtoms(), positions, strict=True):
-        token = graph.atom[row, position]
-        ours = (alphabet.atomic_number[token], alphabet.charge[token], graph.hydrogens[row, position], 0,
-                graph.in_ring[row, position], graph.degree[row, position])  # fmt: skip
-        theirs = (atom.GetAtomicNum(), atom.GetFormalCharge(), atom.GetTotalNumHs(), atom.GetNumRadicalElectrons(),
-                  atom.IsInRing(), atom.GetDegree())  # fmt: skip
-        if tuple(map(int, ours)) != tuple(map(int, theirs)):
-            return f"atom {ours} is {theirs}"
-    bonds = {}
-    for k in np.flatnonzero(graph.bond_order[row]):
-        ends = (index[int(graph.bond_from[row, k])], index[int(graph.bond_to[row, k])])
-        bonds[tuple(sorted(ends))] = (int(graph.bond_order[row, k]), bool(graph.bond_in_ring[row, k]))
-    Chem.Kekulize(molecule, clearAromaticFlags=True)
-    unsanitised = Chem.MolFromSmiles(smiles, sanitize=False)  # keeps the Kekulé form that was written
-    orders = {
-        tuple(sorted((b.GetBeginAtomIdx(), b.GetEndAtomIdx()))): int(b.GetBondTypeAsDouble())
-        for b in unsanitised.GetBonds()
-    }
-    rings = {tuple(sorted((b.GetBeginAtomIdx(), b.GetEndAtomIdx()))): b.IsInRing() for b in molecule.GetBonds()}
-    theirs = {ends: (orders[ends], rings[ends]) for ends in orders}
-    return None if bonds == theirs else f"bonds {bonds} are {theirs}"
+decode = jax.jit(jax.vmap(chem.decode, (0, None)), static_argnums=1)
 
 
-def check_graphs(tokens: np.ndarray) -> None:
-    graph = jax.tree.map(np.asarray, decode(jnp.asarray(tokens)))
+def check_graphs(tokens: np.ndarray, alphabet: chem.Alphabet = ORGANIC) -> None:
+    graph = jax.tree.map(np.asarray, decode(jnp.asarray(tokens), alphabet))
     for row, string in enumerate(tokens):
-        smiles = chem.to_smiles(string, ORGANIC)
-        problem = mismatch(smiles, graph, row, ORGANIC)
+        smiles = chem.to_smiles(string, alphabet)
+        problem = mismatch(smiles, graph, row, alphabet)
         assert problem is None, f"{smiles}: {problem}"
 
 
 def test_uniform_strings_are_molecules_with_the_graph_rdkit_reads() -> None:
-    strings = np.asarray(chem.random_strings(jax.random.key(0), 20_000, ORGANIC))
+    strings = np.asarray(chem.random_strings(jax.random.key(0), 50_000, ORGANIC))
     assert np.asarray(chem.is_legal(strings, ORGANIC)).all()
-    check_graphs(strings)
+    check_graphs(strings[:12_000])
+    assert all(chem.is_accepted(chem.to_smiles(string, ORGANIC)) for string in strings[12_000:])
+
+
+@pytest.mark.parametrize("alphabet", [chem.Alphabet.druglike(), POLYMER], ids=["druglike", "polymer"])
+def test_the_other_presets_write_molecules_only(alphabet) -> None:
+    strings = np.asarray(chem.random_strings(jax.random.key(5), 3_000, alphabet))
+    assert np.asarray(chem.is_legal(strings, alphabet)).all()
+    check_graphs(strings, alphabet)
+    assert {chem.to_smiles(string, alphabet).count("*") for string in strings} == {alphabet.attachments}
+
+
+def test_an_alphabet_of_many_rings_keeps_all_of_them() -> None:
+    """More than 32 ring bonds: the sets of rings take several words."""
+    alphabet = chem.Alphabet((chem.AtomType("C", 0, 4), chem.AtomType("S", 0, 6)), 240, 3, 12)
+    strings = np.asarray(chem.random_strings(jax.random.key(2), 3_000, alphabet))
+    check_graphs(strings, alphabet)
+    assert ((strings == alphabet.ring_open_token).sum(1) > 32).any()
+
+
+def test_decode_maps_over_any_number_of_axes() -> None:
+    strings = chem.random_strings(jax.random.key(3), 24, SHORT)
+    one_by_one = [chem.decode(row, SHORT) for row in strings]
+    expected = jax.tree.map(lambda *rows: jnp.stack(rows), *one_by_one)
+    batch = jax.vmap(lambda x: chem.decode(x, SHORT))(strings)
+    nested = jax.vmap(jax.vmap(lambda x: chem.decode(x, SHORT)))(strings.reshape(4, 6, -1))
+    chunks = chem.in_chunks(lambda x: chem.decode(x, SHORT), strings, size=5)
+    columns = jax.vmap(lambda x: chem.decode(x, SHORT), in_axes=1)(strings.T)
+    flat = jax.tree.map(lambda field: field.reshape(24, -1), nested)
+    for other in (batch, flat, chunks, columns):
+        jax.tree.map(np.testing.assert_array_equal, expected, other)
+
+
+def test_memory_of_a_large_batch_is_bounded_by_chunks() -> None:
+    def total(tokens: jax.Array) -> jax.Array:
+        graph = chem.decode(tokens, ORGANIC)
+        return (graph.hydrogens * graph.degree + graph.bond_class).sum()
+
+    def working_memory(function) -> int:
+        strings = jax.ShapeDtypeStruct((100_000, ORGANIC.length), jnp.int32)
+        return jax.jit(function).lower(strings).compile().memory_analysis().temp_size_in_bytes
+
+    whole = working_memory(jax.vmap(total))
+    chunked = working_memory(lambda x: chem.in_chunks(total, x))
+    assert chunked < 0.3 * whole < 60e6, (chunked, whole)
 
 
 @jax.jit
@@ -113,9 +126,9 @@ def test_no_dead_ends_and_every_string_is_a_molecule(alphabet) -> None:
 
 @given(seed=st.integers(0, 2**31 - 1))
 def test_no_dead_ends_on_repeat_units(seed) -> None:
-    strings = np.asarray(chem.random_strings(jax.random.key(seed), 64, POLYMER))
-    assert np.asarray(chem.is_legal(strings, POLYMER)).all()
-    texts = [chem.to_smiles(row, POLYMER) for row in strings]
+    strings = np.asarray(chem.random_strings(jax.random.key(seed), 64, SHORT_POLYMER))
+    assert np.asarray(chem.is_legal(strings, SHORT_POLYMER)).all()
+    texts = [chem.to_smiles(row, SHORT_POLYMER) for row in strings]
     assert all(text.count("*") == 2 and chem.is_accepted(text) for text in texts)
 
 
@@ -141,7 +154,7 @@ def test_features_of_the_graph_do_not_depend_on_the_string() -> None:
     assert (np.stack(rows[0]) != np.stack(rows[1])).any(1).mean() > 0.8  # the strings do differ
     reference = None
     for tokens in rows:
-        graph = jax.tree.map(np.asarray, decode(jnp.asarray(np.stack(tokens))))
+        graph = jax.tree.map(np.asarray, decode(jnp.asarray(np.stack(tokens)), ORGANIC))
         atoms = [
             sorted(zip(*(np.asarray(values[i])[graph.atom[i] > 0].tolist() for values in
                          (graph.atom, graph.hydrogens, graph.pi, graph.in_ring, graph.degree)), strict=True))
@@ -163,6 +176,7 @@ def test_features_of_the_graph_do_not_depend_on_the_string() -> None:
         ("C[Hg]C", "element Hg"),
         ("CI(=O)=O", "valence 5 of I"),
         ("*CC*", "attachment point"),
+        ("C[SnH3]", "element Sn"),
         ("C[S+2]", "radical"),
         ("C" * 200, "does not fit 80 tokens"),
         ("C" * 5000, "longer than"),
@@ -210,3 +224,47 @@ def test_one_compilation_per_shape() -> None:
     assert chem.random_strings._cache_size() == 1
     chem.random_strings(jax.random.key(0), 9, SHORT)
     assert chem.random_strings._cache_size() == 2
+
+
+def test_an_alphabet_from_a_corpus_says_what_it_was_asked_to() -> None:
+    corpus = data.corpus("organic").smiles[::29]
+    for coverage in (0.9, 1.0):
+        alphabet = chem.Alphabet.from_corpus(corpus, coverage)
+        encoded = chem.encode(corpus, alphabet)
+        sizes = sum(n for reason, n in encoded.refused.items() if reason.startswith(("does not fit", "more than")))
+        assert 1 - sizes / len(corpus) >= 1 - 3.1 * (1 - coverage) - 0.01  # three sizes, each chosen by itself
+        strings = np.asarray(chem.random_strings(jax.random.key(0), 2_000, alphabet))
+        texts = [chem.to_smiles(row, alphabet) for row in strings]
+        refused = set(chem.canonicalize(texts).refused)
+        assert not refused, refused  # molecules, and no radical among them
+    assert {"Sn4", "Al", "Hg"} & set(alphabet.names) or "Sn" in alphabet.names
+    assert chem.Alphabet.from_corpus(corpus, length=50, max_depth=2, max_rings=3).with_length(80).max_rings == 3
+    assert len(set(alphabet.names)) == alphabet.num_tokens
+
+
+def test_an_alphabet_from_repeat_units() -> None:
+    alphabet = chem.Alphabet.from_corpus(["*CC*", "*OCC*", "*c1ccc(C*)cc1", "*CC", "CC"], coverage=1)
+    assert alphabet.attachments == 2 and {atom.element for atom in alphabet.atoms} == {"*", "C", "O"}
+    encoded = chem.encode(["*CC*", "*CC", "CC", "*C(*)C*"], alphabet)
+    assert encoded.refused == {"1 attachment points": 1, "0 attachment points": 1, "3 attachment points": 1}
+
+
+def test_random_strings_of_a_repeat_unit_begin_at_an_attachment_point() -> None:
+    units = ["*CC(*)c1ccccc1", "*OCCOC(=O)c1ccc(C(*)=O)cc1", "*Nc1ccc(Cc2ccc(NC(=O)OCCCCOC(*)=O)cc2)cc1"]
+    canonical = chem.canonicalize(units).smiles
+    seen = set()
+    for seed in range(0, 600, 100):
+        encoded = chem.encode(units, POLYMER, seed=seed)
+        texts = [chem.to_smiles(row, POLYMER) for row in encoded.tokens]
+        assert chem.canonicalize(texts).smiles == canonical
+        seen.update(texts)
+    assert len(seen) > 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((["CCO"], 0.0), "coverage"), ((["C[", "[Na+].[Cl-]"],), "none of the 2"), ((["O", "F"],), "valence four")],
+)
+def test_corpora_without_an_alphabet_are_refused(arguments, message) -> None:
+    with pytest.raises(BayesmatError, match=message):
+        chem.Alphabet.from_corpus(*arguments)

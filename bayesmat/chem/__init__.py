@@ -22,6 +22,7 @@ from ._graph import (
     decode as decode,
 )
 from ._rdkit import (
+    ATOMIC_MASS as ATOMIC_MASS,
     Canonical as Canonical,
     Groups as Groups,
     Opening as Opening,

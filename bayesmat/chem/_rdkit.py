@@ -26,6 +26,10 @@ MAX_SMILES_CHARACTERS = 2_000
 """Longer strings are refused unread: the parser's time and stack grow with nesting depth."""
 
 
+ATOMIC_MASS = (0.0, *(Chem.GetPeriodicTable().GetAtomicWeight(number) for number in range(1, 84)))
+"""Standard atomic masses [g/mol] by atomic number; 0 for an attachment point."""
+
+
 class RefusedError(BayesmatError):
     """A structure that cannot be used; `reason` says why in a few words."""
 

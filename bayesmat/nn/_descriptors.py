@@ -7,16 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array
-from ..chem import CONJUGATED, DOUBLE, TRIPLE, Alphabet, Graph
+from ..chem import ATOMIC_MASS, CONJUGATED, DOUBLE, TRIPLE, Alphabet, Graph
 
 _COUNTED = (5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53)
 """Atomic numbers that have a count of their own: B C N O F Si P S Cl Se Br I."""
 
-_MASS = {
-    **{0: 0.0, 1: 1.008, 5: 10.812, 6: 12.011, 7: 14.007, 8: 15.999, 9: 18.998, 14: 28.086, 15: 30.974, 16: 32.067},
-    **{17: 35.453, 32: 72.64, 33: 74.922, 34: 78.96, 35: 79.904, 52: 127.6, 53: 126.904},
-}
-"""Standard atomic masses [g/mol] as RDKit uses them."""
+_MASS = dict(enumerate(ATOMIC_MASS))
+"""Standard atomic masses [g/mol] by atomic number, as RDKit uses them; 0 for an attachment point."""
 
 DESCRIPTOR_NAMES = (
     *(f"atoms_{number}" for number in _COUNTED),
