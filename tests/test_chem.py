@@ -124,6 +124,31 @@ def test_no_dead_ends_and_every_string_is_a_molecule(alphabet) -> None:
         assert smiles.count("*") == alphabet.attachments
 
 
+@pytest.mark.parametrize(
+    ("length", "max_depth", "max_rings", "attachments"),
+    [(5, 1, 1, 0), (7, 2, 2, 0), (10, 1, 4, 0), (13, 3, 2, 2), (19, 6, 7, 0)],
+)
+def test_no_dead_ends_where_every_budget_binds(length, max_depth, max_rings, attachments) -> None:
+    """Short arrays, all atom types: strings that end only when nothing else is legal."""
+    atoms = POLYMER.atoms if attachments else ORGANIC.atoms
+    alphabet = chem.Alphabet(atoms, length, max_depth, max_rings, attachments)
+
+    def one(key: jax.Array) -> jax.Array:
+        def step(state: chem.State, key: jax.Array) -> tuple[chem.State, tuple[jax.Array, jax.Array]]:
+            mask = chem.legal(state, alphabet)
+            liking = jnp.zeros(alphabet.num_tokens).at[chem.END].set(-1e6)
+            token = jax.random.categorical(key, jnp.where(mask, liking, -jnp.inf)).astype(jnp.int32)
+            return chem.advance(state, token, alphabet), (token, mask.any())
+
+        return jax.lax.scan(step, chem.start(alphabet), jax.random.split(key, length))[1]
+
+    strings, has_next = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(length), 2_000))
+    assert np.asarray(has_next).all()
+    assert np.asarray(chem.is_legal(strings, alphabet)).all()
+    texts = {chem.to_smiles(row, alphabet) for row in np.asarray(strings)}
+    assert all(chem.is_accepted(text) for text in texts) and len(texts) > 20
+
+
 @given(seed=st.integers(0, 2**31 - 1))
 def test_no_dead_ends_on_repeat_units(seed) -> None:
     strings = np.asarray(chem.random_strings(jax.random.key(seed), 64, SHORT_POLYMER))
@@ -224,6 +249,20 @@ def test_one_compilation_per_shape() -> None:
     assert chem.random_strings._cache_size() == 1
     chem.random_strings(jax.random.key(0), 9, SHORT)
     assert chem.random_strings._cache_size() == 2
+    chem.is_legal.clear_cache()
+    for number in (1, 2, 50, 5_000):  # corpora of any size are checked in blocks of two sizes
+        chem.encode(["CCO"] * number, SHORT)
+    assert chem.is_legal._cache_size() == 2
+    traces = []
+
+    @jax.jit
+    def decode_all(tokens: jax.Array) -> chem.Graph:
+        traces.append(tokens.shape)
+        return jax.vmap(lambda x: chem.decode(x, SHORT))(tokens)
+
+    for seed in range(3):
+        decode_all(chem.random_strings(jax.random.key(seed), 8, SHORT))
+    assert len(traces) == 1
 
 
 def test_an_alphabet_from_a_corpus_says_what_it_was_asked_to() -> None:

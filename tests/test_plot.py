@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_report import make_calibration, make_run
 
-from bayesmat import plot
+from bayesmat import chem, plot
 
 SIZES = (1, 360, 21600)
 
@@ -140,3 +140,19 @@ def test_any_number_of_steps_is_drawn(steps):
         acceptance=np.full(steps, 0.1),
     )
     assert plot.to_svg(plot.sampler_paths(dataclasses.replace(run, sampler=sampler))).startswith("<svg")
+
+
+def test_grammar_shows_every_legal_token_and_the_written_one():
+    alphabet = chem.Alphabet.druglike()
+    (tokens,) = chem.encode("CC(=O)Nc1ccc(O)cc1", alphabet).tokens
+    figure = plot.grammar(tokens, alphabet)
+    mask, state = figure.axes
+    cells = mask.collections[0].get_array().reshape(alphabet.num_tokens, -1)
+    num = int((tokens > 0).sum()) + 1
+    assert cells.shape[1] == num and (cells == 2).sum() == num
+    assert (np.argmax(cells == 2, axis=0) == tokens[:num]).all()
+    # After the first carbon: an atom, a bond, a branch, a ring or the end; nothing can be closed.
+    legal = {alphabet.names[i] for i in np.flatnonzero(cells[:, 1])}
+    assert {"end", "C", "=", "#", "(", "~"} <= legal and not legal & {")", "~0"}
+    free, rings, depth = (line.get_ydata() for line in state.lines)
+    assert free[0] == 4 and rings.max() == 1 and depth.max() == 1 and rings[-1] == depth[-1] == 0

@@ -1,4 +1,4 @@
-"""Figures of a design run and of its forward models, as matplotlib figures without global state."""
+"""Figures of design runs, of forward models and of the grammar at work, as matplotlib figures without global state."""
 
 from ._calibration import (
     calibration as calibration,
@@ -10,6 +10,10 @@ from ._canvas import (
     compose as compose,
     to_png as to_png,
     to_svg as to_svg,
+)
+from ._grammar import (
+    grammar as grammar,
+    grammar_panels as grammar_panels,
 )
 from ._properties import (
     property_distributions as property_distributions,
