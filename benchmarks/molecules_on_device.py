@@ -269,37 +269,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strings", type=int, default=1_000_000)
     parser.add_argument("--graphs", type=int, default=100_000)
+    parser.add_argument("--parts", nargs="*", help="run these only and keep the others' results; default: all")
     options = parser.parse_args()
     found = corpora()
-    rng = np.random.default_rng(0)
     samples = {
-        name: [smiles[i] for i in rng.permutation(len(smiles))[:BATCH]]
+        name: [smiles[i] for i in np.random.default_rng(0).permutation(len(smiles))[:BATCH]]
         for name, (smiles, alphabet) in found.items()
         if not alphabet.attachments
     }
+    parts: dict[str, Callable[[], Any]] = {
+        "machine": lambda: {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "device": jax.devices()[0].device_kind,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("jax", "rdkit", "chemicals")},
+        },
+        "molecules per CPU-second": lambda: {name: speed(smiles) for name, smiles in samples.items()},
+        "priors per CPU-second": prior_speed,
+        "memory": memory,
+        "similarity": lambda: {name: similarity(smiles) for name, smiles in samples.items()},
+        "graphs": lambda: graphs(found, options.graphs),
+        "round trip": lambda: {name: round_trip(*entry) for name, entry in found.items()},
+        "random strings": lambda: {
+            "organic": random_strings(options.strings, ORGANIC),
+            "polymer": random_strings(options.strings // 10, chem.Alphabet.polymer()),
+        },
+    }
+    if unknown := set(options.parts or ()) - set(parts):
+        parser.error(f"no parts {sorted(unknown)}; known: {', '.join(parts)}")
     results: dict[str, Any] = {}
-
-    def add(name: str, value: Any) -> None:  # a long run shows what it has, and keeps it
-        results[name] = value
-        print(json.dumps({name: value}, indent=1), flush=True)
-        OUTPUT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-    add("machine", {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "rdkit", "chemicals")},
-    })  # fmt: skip
-    add("per CPU-second", {**{name: speed(smiles) for name, smiles in samples.items()}, "priors": prior_speed()})
-    add("memory", memory())
-    add("similarity, Spearman over 10,000 pairs", {name: similarity(smiles) for name, smiles in samples.items()})
-    add("graphs", graphs(found, options.graphs))
-    add("round trip", {name: round_trip(*entry) for name, entry in found.items()})
-    add("random strings", {
-        "organic": random_strings(options.strings, ORGANIC),
-        "polymer": random_strings(options.strings // 10, chem.Alphabet.polymer()),
-    })  # fmt: skip
+    if options.parts and OUTPUT.is_file():
+        results = {name: value for name, value in json.loads(OUTPUT.read_text()).items() if name in parts}
+    for name, part in parts.items():
+        if not options.parts or name in options.parts:
+            results[name] = part()
+            print(json.dumps({name: results[name]}, indent=1), flush=True)
+            ordered = {key: results[key] for key in parts if key in results}  # a long run keeps what it has
+            OUTPUT.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

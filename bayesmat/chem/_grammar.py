@@ -1,6 +1,7 @@
 """The grammar automaton: which tokens may come next, and what each one does.
 
-`advance(state, token)` and `legal(state)` are written for one string, to be mapped over many by `jax.vmap`.
+`advance(state, token)` and `legal(state)` take one string, to be mapped over many by `jax.vmap`; or a batch of them as
+the last axis of every array, which is how a loop over tokens runs fastest on a CPU.
 Every string that is written token by token under the mask of `legal` and ended by `END` is a molecule:
 valences are kept, branches and rings are closed, no bond is written twice.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from .._types import Array
 from ._alphabet import (
@@ -39,6 +41,8 @@ _MANY = 99
 
 class State(NamedTuple):
     """A prefix, as far as the rest of the string depends on it. Scalars int32 unless a shape is given.
+
+    Of many prefixes at once every array has their axes at its end.
 
     Attributes:
         position: tokens written.
@@ -71,14 +75,14 @@ class State(NamedTuple):
     attachments: Array
 
 
-def start(alphabet: Alphabet) -> State:
-    """The state of the empty string."""
+def start(alphabet: Alphabet, batch: tuple[int, ...] = ()) -> State:
+    """The state of the empty string, or of a batch of them."""
 
     def scalar(value: int) -> Array:
-        return jnp.asarray(value, jnp.int32)
+        return jnp.full(batch, value, jnp.int32)
 
-    branches = jnp.zeros(alphabet.max_depth, jnp.int32)
-    rings = jnp.zeros(alphabet.max_rings, jnp.int32)
+    branches = jnp.zeros((alphabet.max_depth, *batch), jnp.int32)
+    rings = jnp.zeros((alphabet.max_rings, *batch), jnp.int32)
     return State(
         position=scalar(0),
         phase=scalar(START),
@@ -105,7 +109,7 @@ def _is(phase: Array, *members: int) -> Array:
 
 
 def legal(state: State, alphabet: Alphabet) -> Array:
-    """The mask of tokens that may come next, `(num_tokens,)` bool; only `END` after the end."""
+    """The mask of tokens that may come next, `(num_tokens, ...)` bool; only `END` after the end."""
     others = [
         _bond_legal(state, 2, alphabet),
         _bond_legal(state, 3, alphabet),
@@ -130,8 +134,8 @@ def _budget(state: State, alphabet: Alphabet) -> Array:
 
 def _owns_all_rings(state: State, atom: Array) -> Array:
     """Whether every open ring was opened by `atom`, whose next neighbour then cannot close any."""
-    index = jnp.arange(state.ring_atom.shape[0])
-    return ((state.ring_atom == atom) | (index >= state.rings)).all(-1)
+    index = indices(state.ring_atom.shape[0], atom)
+    return ((state.ring_atom == atom) | (index >= state.rings)).all(0)
 
 
 def _cost(state: State, depth: Array, rings: Array, ring_cost: Array, needs_atom: Array | int) -> Array:
@@ -140,13 +144,18 @@ def _cost(state: State, depth: Array, rings: Array, ring_cost: Array, needs_atom
 
 
 def _atom_legal(state: State, alphabet: Alphabet) -> Array:
-    """`(number of atom tokens,)` bool. An atom is legal from some valence on, so one number decides for all."""
-    valence = jnp.asarray(alphabet.valence)[1 : len(alphabet.atoms) + 1]
+    """`(number of atom tokens, ...)` bool. An atom is legal from some valence on, so one number decides for all."""
+
+    def of_atoms(table: np.ndarray) -> Array:
+        values = jnp.asarray(table[1 : len(alphabet.atoms) + 1])
+        return values.reshape(-1, *[1] * state.position.ndim)
+
+    valence = of_atoms(alphabet.valence)
     least = _least_valence(state, state.attachments, alphabet)
     if not alphabet.attachments:
         return valence >= least
     # A repeat unit begins with an attachment point; the second does not sit on the first.
-    point = jnp.asarray(alphabet.is_attachment)[1 : len(alphabet.atoms) + 1] == 1
+    point = of_atoms(alphabet.is_attachment) == 1
     first = state.phase == START
     least_point = _least_valence(state, state.attachments - 1, alphabet)
     point_fits = (valence >= least_point) & (state.attachments > 0) & (first | (state.position > 1))
@@ -161,9 +170,8 @@ def _least_valence(state: State, attachments: Array, alphabet: Alphabet) -> Arra
     fits = (first | (state.free - order >= reserve)) & (state.phase != DONE)
     must_go_on = (state.depth == 0) & ((state.rings > 0) | (attachments > 0))
     # If the new atom can close a ring at once, finishing costs one token less.
-    index = jnp.arange(alphabet.max_rings)
-    closable = (index < state.rings) & (state.ring_atom != state.atom)
-    ring_order = jnp.where(closable, state.ring_order, _MANY).min(-1)
+    closable = (indices(alphabet.max_rings, state.rings) < state.rings) & (state.ring_atom != state.atom)
+    ring_order = jnp.where(closable, state.ring_order, _MANY).min(0)
     goes_on_after = (state.depth == 0) & ((state.rings > 1) | (attachments > 0))
     extra = first & (state.attachments > 0)  # after the first `*` an atom must stand before the second
     cost = 2 * state.depth + 2 * state.rings + attachments + extra
@@ -202,16 +210,21 @@ def _ring_open_legal(state: State, alphabet: Alphabet) -> Array:
 
 
 def _ring_close_legal(state: State) -> Array:
-    """`(max_rings,)` bool, most recently opened ring first."""
+    """`(max_rings, ...)` bool, most recently opened ring first."""
     goes_on = (state.depth == 0) & ((state.rings > 1) | (state.attachments > 0))
-    index = jnp.arange(state.ring_order.shape[0])
+    index = indices(state.ring_order.shape[0], state.rings)
     allowed = (index < state.rings) & ~state.ring_blocked & (state.free - state.ring_order >= goes_on)
     return allowed & (state.phase == ATOM)
 
 
 def _top(stack: Array, depth: Array) -> Array:
     """The innermost entry of a stack."""
-    return jnp.where(jnp.arange(stack.shape[-1]) == depth - 1, stack, 0).sum(-1)
+    return jnp.where(indices(stack.shape[0], depth) == depth - 1, stack, 0).sum(0)
+
+
+def indices(size: int, like: Array) -> Array:
+    """0 … size - 1 along a new first axis, to be compared with `like`."""
+    return jnp.arange(size, dtype=jnp.int32).reshape(size, *[1] * like.ndim)
 
 
 def closed_ring(token: Array, alphabet: Alphabet) -> Array:
@@ -228,7 +241,7 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
     end, atom, bond = kind == KIND_END, kind == KIND_ATOM, kind == KIND_BOND
     opens, closes = kind == KIND_OPEN, kind == KIND_CLOSE
     ring_opens, ring_closes = kind == KIND_RING_OPEN, kind == KIND_RING_CLOSE
-    branches, rings = jnp.arange(alphabet.max_depth), jnp.arange(alphabet.max_rings)
+    branches, rings = indices(alphabet.max_depth, token), indices(alphabet.max_rings, token)
 
     order = jnp.where(state.phase == START, 0, state.order)
     left = state.free - order
@@ -241,8 +254,8 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
 
     ring = closed_ring(token, alphabet)
     chosen = rings == ring
-    partner = jnp.where(chosen, state.ring_atom, 0).sum(-1)
-    ring_bond = jnp.where(chosen, state.ring_order, 0).sum(-1)
+    partner = jnp.where(chosen, state.ring_atom, 0).sum(0)
+    ring_bond = jnp.where(chosen, state.ring_order, 0).sum(0)
     ring_order = update_rings(state.ring_order, ring, ring_opens, state.order)
     ring_atom = update_rings(state.ring_atom, ring, ring_opens, state.atom)
     blocked = state.ring_blocked | (ring_closes & (state.ring_atom == partner))
@@ -274,9 +287,9 @@ def advance(state: State, token: Array, alphabet: Alphabet) -> State:
 
 def update_rings(table: Array, closed: Array, opens: Array, value: Array | bool) -> Array:
     """A ring table, newest ring first, after a token: without the entry `closed` (if ≥ 0), or with a new first one."""
-    index = jnp.arange(table.shape[-1])
-    removed = jnp.where((closed >= 0) & (index >= closed), jnp.roll(table, -1, axis=-1), table)
-    pushed = jnp.where(index == 0, value, jnp.roll(table, 1, axis=-1))
+    index = indices(table.shape[0], closed)
+    removed = jnp.where((closed >= 0) & (index >= closed), jnp.roll(table, -1, axis=0), table)
+    pushed = jnp.where(index == 0, value, jnp.roll(table, 1, axis=0))
     return jnp.where(opens, pushed, removed)
 
 

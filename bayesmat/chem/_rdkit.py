@@ -302,12 +302,17 @@ class Opening:
             except (Chem.MolSanitizeException, ValueError):
                 continue
             unique.add(Chem.MolToSmiles(molecule))
-        return tuple(sorted(unique))
+        return tuple(sorted(text for text in unique if _is_residue(text)))
 
 
 def _is_dummy(atom: Chem.Atom) -> bool:
     """Whether an atom of a molecule or a template is a free end and not the image of an atom."""
     return atom.GetAtomicNum() == 0 and not atom.GetAtomMapNum()
+
+
+def _is_residue(smiles: str) -> bool:
+    """Whether a structure is in one piece with the two ends of a residue."""
+    return smiles.count("[1*]") == 1 and smiles.count("[2*]") == 1 and "." not in smiles
 
 
 def _reaction(text: str) -> rdChemReactions.ChemicalReaction:
@@ -338,6 +343,8 @@ def _products(reaction: rdChemReactions.ChemicalReaction, molecule: Chem.Mol, en
 def _residue(smiles: str) -> tuple[Chem.Mol, dict[int, tuple[int, int]]]:
     """A residue, and for each of its two ends the indices of the free end and of the atom that bears it."""
     molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None or not _is_residue(smiles):
+        raise RefusedError(smiles, "not a residue with the ends [1*] and [2*]")
     ends = {
         atom.GetIsotope(): (atom.GetIdx(), atom.GetNeighbors()[0].GetIdx())
         for atom in molecule.GetAtoms()
@@ -348,6 +355,9 @@ def _residue(smiles: str) -> tuple[Chem.Mol, dict[int, tuple[int, int]]]:
 
 def join_residues(first: str, second: str) -> str:
     """The repeat unit of two residues in turn: end 2 of the first is bonded to end 1 of the second.
+
+    Raises:
+        RefusedError: one of them is not a residue as `Opening` makes it.
 
     >>> join_residues("[1*]OCCO[2*]", "[1*]C(=O)c1ccc(C([2*])=O)cc1")
     '*OCCOC(=O)c1ccc(C(*)=O)cc1'
@@ -379,12 +389,13 @@ def repeat_unit(smiles: str) -> str:
     """
     molecule = parse(smiles)[0]
     stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
-    if len(stars) != 2 or any(str(b.GetBondType()) != "SINGLE" for atom in stars for b in atom.GetBonds()):
+    bonds = [bond for atom in stars for bond in atom.GetBonds()]
+    if len(stars) != 2 or len(bonds) != 2 or any(bond.GetBondType() != Chem.BondType.SINGLE for bond in bonds):
         raise RefusedError(smiles, "not a repeat unit with two attachment points")
     path = Chem.GetShortestPath(molecule, stars[0].GetIdx(), stars[1].GetIdx())
-    if not path or len(path) < 4 or any(atom.GetDegree() != 1 for atom in stars):
-        if len(path) != 3 or any(atom.GetDegree() != 1 for atom in stars):
-            raise RefusedError(smiles, "not a repeat unit with two attachment points")
+    if len(path) < 3:
+        raise RefusedError(smiles, "not a repeat unit with two attachment points")
+    if len(path) == 3:
         return Chem.MolToSmiles(molecule)  # one atom in the chain: one way to cut it
     ring = Chem.RWMol(molecule)
     marks = [path[0]]

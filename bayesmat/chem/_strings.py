@@ -198,18 +198,23 @@ def in_chunks(function: Callable[..., T], *arrays: Array, size: int = _CHUNK) ->
 
 @functools.partial(jax.jit, static_argnames=("num", "alphabet"))
 def random_strings(key: Array, num: int, alphabet: Alphabet) -> Array:
-    """`(num, length)` strings, each token drawn uniformly from the legal ones.
+    """`(num, length)` strings, each token drawn uniformly from the legal ones; memory is bounded by chunks.
 
     >>> random_strings(jax.random.key(0), 2, Alphabet.organic()).shape
     (2, 80)
     """
+    size = max(1, min(num, _CHUNK))
+    upto = jnp.tril(jnp.ones((alphabet.num_tokens, alphabet.num_tokens)))
 
-    def one(key: Array) -> Array:
-        def step(state: _grammar.State, key: Array) -> tuple[_grammar.State, Array]:
-            mask = _grammar.legal(state, alphabet)
-            token = jax.random.categorical(key, jnp.where(mask, 0.0, -jnp.inf)).astype(jnp.int32)
-            return _grammar.advance(state, token, alphabet), token
+    def step(state: _grammar.State, u: Array) -> tuple[_grammar.State, Array]:
+        mask = _grammar.legal(state, alphabet).astype(upto.dtype)
+        count = jnp.dot(upto, mask, precision=jax.lax.Precision.HIGHEST)  # legal tokens up to each one
+        token = (count <= u * count[-1] * (1 - 1e-6)).sum(0).astype(jnp.int32)
+        return _grammar.advance(state, token, alphabet), token
 
-        return jax.lax.scan(step, _grammar.start(alphabet), jax.random.split(key, alphabet.length))[1]
+    def chunk(key: Array) -> Array:
+        uniform = jax.random.uniform(key, (alphabet.length, size))
+        return jax.lax.scan(step, _grammar.start(alphabet, (size,)), uniform)[1].T
 
-    return in_chunks(one, jax.random.split(key, num))
+    keys = jax.random.split(key, -(-num // size))
+    return jax.lax.map(chunk, keys).reshape(-1, alphabet.length)[:num]
