@@ -12,6 +12,8 @@ from pathlib import Path
 
 import bayesmat as bm
 
+from . import _prior
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
@@ -24,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     design.add_argument("--seed", type=int, metavar="N", help="overrides the file's seed")
     design.add_argument("--particles", type=int, metavar="N", help="overrides the file's number of particles")
     design.set_defaults(call=_design)
+    _prior.add_commands(commands)
     tables = commands.add_parser("data", help="the measured tables").add_subparsers(
         dest="what", required=True, metavar="list"
     )

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from chemicals import identifiers
 
-from .._types import BayesmatError, cache_dir, replacing
+from .._types import cache_dir, replacing
 from ..chem import canonicalize
 
 FILES = (
@@ -87,17 +87,8 @@ def structures() -> dict[int, tuple[str, str]]:
     return {cas: (entry.smiles, entry.name) for cas, entry in registry().items() if entry.smiles}
 
 
-def corpus(name: str = "organic") -> Corpus:
-    """A named collection of structures; "organic" is every accepted structure of the `chemicals` package.
-
-    Compounds that differ only in stereochemistry are one structure here; the name of the first is kept.
-    Isotope-labelled ones are left out.
-
-    Raises:
-        BayesmatError: there is no collection of that name.
-    """
-    if name != "organic":
-        raise BayesmatError(f"no corpus {name!r}; known: 'organic'")
+def organic() -> Corpus:
+    """Every accepted structure of the `chemicals` package, each once: `corpus("organic")`."""
     entries = registry().values()
     names: dict[str, str] = {}
     dropped: Counter[str] = Counter()

@@ -14,33 +14,60 @@ import numpy as np
 
 from .. import chem, data
 from .._types import BayesmatError, cache_dir, replacing
+from . import _files
 from ._kneser_ney import Tables
+from ._neural import Neural
 from ._ngram import NGram, tables_from_tokens
 
 _FORMAT = 1
 """Raised whenever the tables of the same corpus would come out differently."""
 
-_NAMES = ("organic",)
+_PRESETS = {"organic": chem.Alphabet.organic, "polymer": chem.Alphabet.polymer}
+"""The alphabet of each corpus of `data` that priors are fitted to."""
+
+_KINDS = ("ngram", "neural")
 
 
-def names() -> tuple[str, ...]:
-    """The priors that `load` knows."""
-    return _NAMES
-
-
-def load(name: str = "organic", alphabet: chem.Alphabet | None = None) -> NGram:
-    """A prior by name, fitted to the structures of `data.corpus` on first use (about half a minute), then cached.
-
-    Args:
-        name: one of `names()`.
-        alphabet: None for the preset of that name.
+def names(kind: str = "ngram") -> tuple[str, ...]:
+    """The priors of a kind that `load` knows: n-grams by corpus, neural ones by the weights that are shipped.
 
     Raises:
-        BayesmatError: there is no prior of that name.
+        BayesmatError: there is no such kind.
     """
-    if name not in _NAMES:
-        raise BayesmatError(f"no prior {name!r}; known: {', '.join(_NAMES)}")
-    return fit_ngram(data.corpus(name).smiles, alphabet, cache=True)
+    if kind not in _KINDS:
+        raise BayesmatError(f"no priors of kind {kind!r}; known: {', '.join(_KINDS)}")
+    if kind == "ngram":
+        return tuple(_PRESETS)
+    return tuple(sorted(path.parent.name for path in _weights_folder().glob("*/card.json")))
+
+
+def _weights_folder() -> Path:
+    return Path(__file__).parent / "weights"
+
+
+def load(name: str | Path = "organic", alphabet: chem.Alphabet | None = None, kind: str = "ngram") -> NGram | Neural:
+    """A prior by name, or from a folder that `save` wrote.
+
+    An n-gram is fitted to the structures of `data.corpus` on first use (about half a minute), then cached. The
+    weights of a neural prior come with the package.
+
+    Args:
+        name: one of `names(kind)`, or a folder; a folder's card says its kind.
+        alphabet: None for the preset of that name. For a neural prior and for a folder it may differ from the
+            prior's own in `length` and `max_depth`.
+        kind: "ngram" or "neural".
+
+    Raises:
+        BayesmatError: there is no prior of that name, or the folder holds none.
+    """
+    known = names(kind)
+    if isinstance(name, str) and name in known:
+        if kind == "neural":
+            return _files.read(_weights_folder() / name, alphabet)
+        return fit_ngram(data.corpus(name).smiles, alphabet or _PRESETS[name](), cache=True)
+    if isinstance(name, Path) or Path(name).is_dir():
+        return _files.read(name, alphabet)
+    raise BayesmatError(f"no prior {name!r}; known: {', '.join(known) or 'none of this kind'}; or name a folder")
 
 
 def fit_ngram(
