@@ -10,9 +10,9 @@ Parts, each written into polymer_corpus.json beside this file as soon as it is d
 
 Chains are compared by `chem.repeat_unit`, so it does not matter at which bond a unit was cut. Counter-ions and
 water of SMiPoly's monomers are taken off first; its radicals are refused. The open collections are looked for in
-BAYESMAT_DATA. Each part takes five minutes at most on one core.
+BAYESMAT_DATA. `corpus fresh` computes the corpus anew. Each part takes some five minutes on one core, `olefin` ten.
 
-    python benchmarks/polymer_corpus.py [corpus] [alphabet] [known] [smipoly] [olefin]
+    python benchmarks/polymer_corpus.py [corpus [fresh]] [alphabet] [known] [smipoly] [olefin]
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from enumeration import TINY, all_strings, tiny_prior
 
 import bayesmat as bm
 from bayesmat import BayesmatError, chem, prior
-from bayesmat.prior._kneser_ney import Tables
+from bayesmat.prior._kneser_ney import Tables, kind_factors
 from bayesmat.prior._ngram import NGram, _look_back
 
 
@@ -20,7 +20,7 @@ def test_probabilities_sum_to_one_over_an_enumerable_space() -> None:
     strings = all_strings(TINY)
     with jax.enable_x64(True):
         tables = Tables(np.asarray(small.step), np.asarray(small.row), np.asarray(small.probability, np.float64),
-                        int(small.start))  # fmt: skip
+                        int(small.start), np.asarray(small.factor))  # fmt: skip
         log_p = np.asarray(jax.jit(NGram(tables, TINY).log_prob)(jnp.asarray(strings)))
     assert np.isfinite(log_p).all()  # full support
     assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-10)
@@ -65,6 +65,33 @@ def uniform_log_prob(x: jax.Array, alphabet: chem.Alphabet) -> jax.Array:
         return chem.advance(state, token, alphabet), -jnp.log(chem.legal(state, alphabet).sum())
 
     return jax.lax.scan(step, chem.start(alphabet), x)[1].sum()
+
+
+def test_factors_find_the_odds_that_made_the_counts() -> None:
+    rng = np.random.default_rng(0)
+    num, odds = 20_000, np.array([[1.0, 0.2, 3.0], [1.0, 1.0, 1.0]])
+    share = rng.dirichlet([2.0, 3.0, 4.0], (num, 2))
+    weights = share * odds / (share * odds).sum(-1, keepdims=True)
+    kind = (rng.uniform(size=(num, 2, 1)) > weights.cumsum(-1)).sum(-1)
+    kind[rng.uniform(size=kind.shape) < 0.3] = -1  # places that do not count
+    found = np.log(kind_factors(share, kind, pseudo=0.1, rounds=300))
+    found -= found[:, :1]  # only ratios matter
+    # The counts are sums of independent draws, so log r is off by some 1/sqrt(count of the rarer kind).
+    np.testing.assert_allclose(found, np.log(odds), atol=4 / np.sqrt((kind == 1).sum(0).min()) * 2)
+
+
+def test_strings_do_not_go_on_for_ever(organic) -> None:
+    """Without factors by position the n-gram writes too many strings that fill the array."""
+    corpus = chem.encode(bm.data.corpus("organic").smiles[::10], organic.alphabet).tokens
+    flat = Tables(organic.step, organic.row, organic.probability, organic.start, np.ones((1, 1), np.float32))
+    draw = jax.jit(lambda prior, key: prior.sample(key, (20_000,)))
+    lengths = [
+        (np.asarray(tokens) > 0).sum(1)
+        for tokens in (corpus, *(draw(p, jax.random.key(3)) for p in (organic, NGram(flat, organic.alphabet))))
+    ]
+    mean, with_factors, without = (n.mean() for n in lengths)
+    error = 3 * lengths[2].std() * np.sqrt(2 / 20_000)
+    assert abs(with_factors - mean) + error < abs(without - mean), (mean, with_factors, without)
 
 
 @pytest.fixture(scope="module")

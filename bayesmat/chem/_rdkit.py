@@ -385,7 +385,7 @@ def repeat_unit(smiles: str) -> str:
         RefusedError: there are not exactly two `*`, each with one single bond.
 
     >>> repeat_unit("*CCO*"), repeat_unit("*COC*"), repeat_unit("*OCC*")
-    ('*CCO*', '*CCO*', '*CCO*')
+    ('*COC*', '*COC*', '*COC*')
     """
     molecule = parse(smiles)[0]
     stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]

@@ -103,6 +103,7 @@ def _column(lines: Any, suffix: str, column: str, path: Path) -> Iterator[str]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    bm.prior.check_target(arguments.out)
     if arguments.corpus in _CORPORA:
         corpus = bm.data.corpus(arguments.corpus)
         smiles, left_out = list(corpus.smiles), corpus.dropped

@@ -229,7 +229,7 @@ DISULFONYL_HALIDE = _both(
 
 # Rings that open.
 RING_RIVALS = (*NUCLEOPHILES, *ACYLS, "isocyanate", "isothiocyanate", "chlorosilane", "sulfonyl halide", *UNWANTED)
-# The oxygen leaves the carbon with more hydrogens, so the less hindered carbon begins the residue.
+# Either carbon may be written next to the oxygen end: head to tail, the homopolymer is the same chain both ways.
 EPOXIDE = MonomerClass(
     "epoxide",
     ("epoxide",),

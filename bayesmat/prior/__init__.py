@@ -1,6 +1,9 @@
 """p(x): distributions over molecular strings, as NumPyro distributions."""
 
-from ._files import save as save
+from ._files import (
+    check_target as check_target,
+    save as save,
+)
 from ._library import (
     fit_ngram as fit_ngram,
     load as load,

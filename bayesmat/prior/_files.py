@@ -29,7 +29,7 @@ FORMAT = 1
 """Raise it whenever arrays or features change their meaning."""
 
 _CARD, _ARRAYS = "card.json", "arrays.npz"
-_FLOATS = {"token", "place", "recurrent", "candidate", "keep", "output", "output_bias", "probability"}
+_FLOATS = {"token", "place", "recurrent", "candidate", "keep", "output", "output_bias", "probability", "factor"}
 
 
 def save(prior: Neural | NGram, folder: str | Path, licence: str = "") -> Path:
@@ -43,9 +43,7 @@ def save(prior: Neural | NGram, folder: str | Path, licence: str = "") -> Path:
     Raises:
         BayesmatError: the folder holds something else, or cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / _CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise BayesmatError(f"{folder} exists and is not a saved prior; name a new or an empty folder")
+    folder = check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -59,6 +57,18 @@ def save(prior: Neural | NGram, folder: str | Path, licence: str = "") -> Path:
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def check_target(folder: str | Path) -> Path:
+    """The folder, if `save` may write there; worth asking before a long training.
+
+    Raises:
+        BayesmatError: it is a file, or holds something else than a saved prior.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / _CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise BayesmatError(f"{folder} exists and is not a saved prior; name a new or an empty folder")
     return folder
 
 
@@ -141,7 +151,8 @@ def _assemble(kind: str, arrays: dict[str, np.ndarray], alphabet: chem.Alphabet)
             raise BayesmatError(f"array {name!r} of a saved prior holds {array.dtype} or is not finite")
     if kind == "ngram":
         _check_shapes(arrays, _table_shapes(arrays, alphabet))
-        return NGram(Tables(arrays["step"], arrays["row"], arrays["probability"], int(arrays["start"])), alphabet)
+        start = int(arrays["start"])
+        return NGram(Tables(arrays["step"], arrays["row"], arrays["probability"], start, arrays["factor"]), alphabet)
     _check_shapes(arrays, _network_shapes(arrays, alphabet))
     return Neural(Network(**{name: jnp.asarray(array) for name, array in arrays.items()}), alphabet)
 
@@ -172,6 +183,7 @@ def _table_shapes(arrays: dict[str, np.ndarray], alphabet: chem.Alphabet) -> dic
         "row": (states, *arrays["row"].shape[1:]),
         "probability": (rows, alphabet.num_tokens),
         "start": (),
+        "factor": (max(1, len(arrays["factor"])), int(alphabet.kind.max()) + 1),
     }
 
 

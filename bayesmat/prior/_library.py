@@ -19,7 +19,7 @@ from ._kneser_ney import Tables
 from ._neural import Neural
 from ._ngram import NGram, tables_from_tokens
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever the tables of the same corpus would come out differently."""
 
 _PRESETS = {"organic": chem.Alphabet.organic, "polymer": chem.Alphabet.polymer}
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
     """The cached tables; None when there are none or the file is damaged."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            tables = Tables(file["step"], file["row"], file["probability"], int(file["start"]))
+            tables = Tables(file["step"], file["row"], file["probability"], int(file["start"]), file["factor"])
             return tables, Counter(json.loads(str(file["refused"])))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -1,11 +1,14 @@
 """The extended n-gram prior: a normalised distribution over molecular strings, as a NumPyro distribution.
 
-    p(x) = Π_i p(x_i | context_i, class_i) 1[x_i legal] / Σ_legal p(· | context_i, class_i)
+    p(x) = Π_i w_i(x_i) / Σ_legal w_i,   w_i(t) = p(t | context_i, class_i) r_i(kind of t)
 
-Two things extend the n-gram. After a branch closes, the context is the text before the branch, `(`, its first atom
+Three things extend the n-gram. After a branch closes, the context is the text before the branch, `(`, its first atom
 and `)`, as in Ikebata et al. 2017 (doi 10.1007/s10822-016-0008-z): a long branch does not hide what it hangs on. And
 the class of a position is how many bonds back the most recently opened ring lies, so that ring sizes are learnt even
-where branches and fused rings push the opening out of the context.
+where branches and fused rings push the opening out of the context. In a repeat unit it also says whether the second
+attachment point stands already, or strings would go on long after it. And each kind of token (atom, branch, ring, end
+…) carries a factor r_i for each position i, fitted so that it is as frequent there as in the corpus: a context does
+not know how long a string is already, and would open rings and branches without end.
 
 The mask of `chem.legal` makes every string a molecule; the Kneser-Ney floor gives every legal string a positive
 probability.
@@ -25,10 +28,20 @@ from numpyro.distributions import constraints
 
 from .. import chem
 from .._types import Array
-from ._kneser_ney import Histories, Tables, fit
+from ._kneser_ney import Histories, Tables, fit, kind_factors
 
-NUM_CLASSES = 10
-"""Classes of a position: no open ring, or the distance 0 … 8 and more to the most recently opened one."""
+RING_CLASSES = 10
+"""No open ring, or the distance 0 … 8 and more to the most recently opened one."""
+
+
+MAX_FACTOR_STRINGS = 10_000
+"""Strings that decide how likely each kind of token is at each position."""
+
+
+def num_classes(alphabet: chem.Alphabet) -> int:
+    """Classes of a position: the ring classes with and without an open branch, with and without a second open ring
+    and, for repeat units, with and without the second attachment point."""
+    return RING_CLASSES * 4 * (2 if alphabet.attachments else 1)
 
 
 class _Place(NamedTuple):
@@ -67,10 +80,15 @@ def _next_place(place: _Place, token: Array, alphabet: chem.Alphabet) -> _Place:
     )
 
 
-def _label(place: _Place) -> Array:
-    """The class of the position, int32 in [0, NUM_CLASSES)."""
+def _label(place: _Place, alphabet: chem.Alphabet) -> Array:
+    """The class of the position, int32 in [0, num_classes)."""
     newest = place.ring_level[..., 0]
-    return jnp.where(place.grammar.rings == 0, 0, 1 + (place.level - newest).clip(0, NUM_CLASSES - 2))
+    grammar = place.grammar
+    ring = jnp.where(grammar.rings == 0, 0, 1 + (place.level - newest).clip(0, RING_CLASSES - 2))
+    flags = (grammar.depth > 0) + 2 * (grammar.rings > 1)
+    if alphabet.attachments:
+        flags = flags + 4 * (grammar.attachments == 0)
+    return ring + RING_CLASSES * flags
 
 
 class _Writer(NamedTuple):
@@ -97,7 +115,7 @@ class NGram(dist.Distribution):
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
     arg_constraints: dict[str, Any] = {}
-    pytree_data_fields = ("step", "row", "probability", "start")
+    pytree_data_fields = ("step", "row", "probability", "start", "factor")
     pytree_aux_fields = ("alphabet",)
 
     def __init__(self, tables: Tables, alphabet: chem.Alphabet):
@@ -105,6 +123,7 @@ class NGram(dist.Distribution):
         self.row = jnp.asarray(tables.row)
         self.probability = jnp.asarray(tables.probability)
         self.start = jnp.asarray(tables.start, jnp.int32)
+        self.factor = jnp.asarray(tables.factor)
         self.alphabet = alphabet
         self.set_aside: Counter[str] = Counter()
         super().__init__(batch_shape=(), event_shape=(alphabet.length,), validate_args=False)
@@ -115,8 +134,16 @@ class NGram(dist.Distribution):
 
     def _next_probabilities(self, writer: _Writer) -> Array:
         """`(num_tokens,)` probabilities of the next token, zero where it is not legal; not normalised."""
-        row = self.row[writer.context, _label(writer.place)]
-        return jnp.where(chem.legal(writer.place.grammar, self.alphabet), self.probability[row], 0)
+        grammar = writer.place.grammar
+        row = self.row[writer.context, _label(writer.place, self.alphabet)]
+        weights = self.probability[row] * self._factors(grammar.position)
+        return jnp.where(chem.legal(grammar, self.alphabet), weights, 0)
+
+    def _factors(self, position: Array) -> Array:
+        """`(num_tokens,)` what each token's probability is multiplied with at a position."""
+        positions, kinds = self.factor.shape
+        of_token = self.factor[:, np.minimum(self.alphabet.kind, kinds - 1)]
+        return of_token[position.clip(0, positions - 1)]
 
     def _write(self, writer: _Writer, token: Array) -> _Writer:
         alphabet, grammar = self.alphabet, writer.place.grammar
@@ -204,7 +231,26 @@ def tables_from_tokens(tokens: np.ndarray, alphabet: chem.Alphabet, order: int =
     used = ends <= 1  # the tokens of each string and its first END
     back = _look_back(tokens, alphabet, order - 1)[used]
     label = np.asarray(_labels(jnp.asarray(tokens), alphabet))[used]
-    return fit(Histories(tokens[used], back, label), alphabet.num_tokens, NUM_CLASSES, min_count)
+    tables = fit(Histories(tokens[used], back, label), alphabet.num_tokens, num_classes(alphabet), min_count)
+    some = tokens[np.random.default_rng(0).permutation(len(tokens))[:MAX_FACTOR_STRINGS]]
+    share = _shares_of_kinds(NGram(tables, alphabet), jnp.asarray(some))
+    kind = np.where((some == chem.END).cumsum(1) <= 1, alphabet.kind[some], -1)
+    return tables._replace(factor=kind_factors(np.asarray(share), kind))
+
+
+@jax.jit
+def _shares_of_kinds(prior: NGram, tokens: Array) -> Array:
+    """The probability of each kind of token at every place of `(n, length)` strings, `(n, length, K)`."""
+    kinds = jax.nn.one_hot(prior.alphabet.kind, int(prior.alphabet.kind.max()) + 1)
+
+    def one(row: Array) -> Array:
+        def step(writer: _Writer, token: Array) -> tuple[_Writer, Array]:
+            p = prior._next_probabilities(writer)
+            return prior._write(writer, token), jnp.dot(p, kinds, precision=jax.lax.Precision.HIGHEST) / p.sum()
+
+        return jax.lax.scan(step, prior._first(), row)[1]
+
+    return chem.in_chunks(one, tokens)
 
 
 def _look_back(tokens: np.ndarray, alphabet: chem.Alphabet, depth: int) -> np.ndarray:
@@ -240,7 +286,7 @@ def _labels(tokens: Array, alphabet: chem.Alphabet) -> Array:
 
     def one(row: Array) -> Array:
         def step(place: _Place, token: Array) -> tuple[_Place, Array]:
-            return _next_place(place, token, alphabet), _label(place)
+            return _next_place(place, token, alphabet), _label(place, alphabet)
 
         return jax.lax.scan(step, _first_place(alphabet), row)[1]
 
