@@ -29,3 +29,6 @@ def test_runs(path) -> None:
     client.execute()
     code = [cell for cell in client.nb.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
+    shown = [output for cell in code for output in cell.outputs if "data" in output]
+    figures = [output.data for output in shown if output.data.get("text/plain", "").endswith("Axes>")]
+    assert figures and all("image/png" in data for data in figures)

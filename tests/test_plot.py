@@ -156,3 +156,8 @@ def test_grammar_shows_every_legal_token_and_the_written_one():
     assert {"end", "C", "=", "#", "(", "~"} <= legal and not legal & {")", "~0"}
     free, rings, depth = (line.get_ydata() for line in state.lines)
     assert free[0] == 4 and rings.max() == 1 and depth.max() == 1 and rings[-1] == depth[-1] == 0
+
+
+def test_notebooks_show_figures():
+    png = plot.grammar(chem.encode("CCO", chem.Alphabet.druglike()).tokens[0], chem.Alphabet.druglike())._repr_png_()
+    assert png.startswith(b"\x89PNG") and len(png) > 5_000

@@ -80,12 +80,19 @@ class Panel:
     draw: Callable[[Axes], None]
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as it stands; matplotlib's own needs pyplot for that."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self, dpi=100)
+
+
 def compose(panels: Sequence[Panel], columns: int = 3) -> Figure:
     """A figure of `panels` in rows of at most `columns`; titled where there are several."""
     columns = max(1, min(columns, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained")
+        figure = Picture(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained")
         drawn = [figure.add_subplot(rows, columns, position + 1) for position in range(len(panels))]
         for axes, panel in zip(drawn, panels, strict=True):
             panel.draw(axes)
