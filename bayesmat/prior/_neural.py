@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from .. import chem
 from .._types import Array
+from ._base import StringDistribution
 from ._recurrent import Memory, Network, Place, features, first_place, next_place, turn
 
 NUM_SLOTS = 512
@@ -36,7 +35,7 @@ class _Writer(NamedTuple):
     memory: Memory
 
 
-class Neural(dist.Distribution):
+class Neural(StringDistribution):
     """A distribution over molecular strings, event shape `(length,)` of int32 tokens.
 
     Made by `fit_neural` or `load`. It has the protocol of a string site: `sample`, `log_prob` and
@@ -51,17 +50,13 @@ class Neural(dist.Distribution):
         card: what is known of the training; empty where it was not made by `fit_neural` or `load`.
     """
 
-    support = constraints.independent(constraints.nonnegative_integer, 1)
-    arg_constraints: dict[str, Any] = {}
     pytree_data_fields = ("network",)
-    pytree_aux_fields = ("alphabet",)
     card: Mapping[str, Any] = {}
     set_aside: Counter[str] = Counter()
 
     def __init__(self, network: Network, alphabet: chem.Alphabet):
         self.network = network
-        self.alphabet = alphabet
-        super().__init__(batch_shape=(), event_shape=(alphabet.length,), validate_args=False)
+        super().__init__(alphabet)
 
     def _first(self) -> _Writer:
         return _Writer(first_place(self.alphabet), self.network.start())
@@ -136,20 +131,6 @@ class Neural(dist.Distribution):
         empty = jnp.zeros((num, length), jnp.int32)
         start = (first, string, jnp.int32(slots), empty)
         return jax.lax.while_loop(lambda state: (state[1] < num).any(), step, start)[3]
-
-    def to_text(self, x: np.ndarray) -> list[str]:
-        """Canonical SMILES of strings `(n, length)`; strings of one molecule give the same text."""
-        texts = [chem.to_smiles(row, self.alphabet) for row in np.asarray(x)]
-        canonical = chem.canonicalize(texts, "names of molecules").smiles
-        return [name or text for name, text in zip(canonical, texts, strict=True)]
-
-    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
-        """Log probability of strings `(..., length)`; -inf for what the grammar does not allow."""
-        value = jnp.asarray(value).astype(jnp.int32)
-        if value.ndim > 1:
-            flat = value.reshape(-1, self.alphabet.length)
-            return jax.vmap(self.log_prob)(flat).reshape(value.shape[:-1])
-        return self.token_log_probs(value).sum()
 
     def token_log_probs(self, x: Array) -> Array:
         """`(length,)` log probability of each token of one string given those before it."""

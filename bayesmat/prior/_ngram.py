@@ -18,16 +18,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from .. import chem
 from .._types import Array
+from ._base import StringDistribution
 from ._kneser_ney import Histories, Tables, fit, kind_factors
 
 RING_CLASSES = 10
@@ -99,7 +98,7 @@ class _Writer(NamedTuple):
     stack_context: Array
 
 
-class NGram(dist.Distribution):
+class NGram(StringDistribution):
     """A distribution over molecular strings, event shape `(length,)` of int32 tokens.
 
     Made by `fit_ngram` or `load`. It has the protocol of a string site: `sample`, `log_prob` and
@@ -113,10 +112,7 @@ class NGram(dist.Distribution):
         set_aside: how many molecules of the corpus the alphabet could not say, by reason.
     """
 
-    support = constraints.independent(constraints.nonnegative_integer, 1)
-    arg_constraints: dict[str, Any] = {}
     pytree_data_fields = ("step", "row", "probability", "start", "factor")
-    pytree_aux_fields = ("alphabet",)
 
     def __init__(self, tables: Tables, alphabet: chem.Alphabet):
         self.step = jnp.asarray(tables.step)
@@ -124,9 +120,8 @@ class NGram(dist.Distribution):
         self.probability = jnp.asarray(tables.probability)
         self.start = jnp.asarray(tables.start, jnp.int32)
         self.factor = jnp.asarray(tables.factor)
-        self.alphabet = alphabet
         self.set_aside: Counter[str] = Counter()
-        super().__init__(batch_shape=(), event_shape=(alphabet.length,), validate_args=False)
+        super().__init__(alphabet)
 
     def _first(self) -> _Writer:
         stack = jnp.zeros(self.alphabet.max_depth, jnp.int32)
@@ -187,20 +182,6 @@ class NGram(dist.Distribution):
             return self._write(writer, token), token
 
         return jax.lax.scan(step, self._first(), (uniform, x.astype(jnp.int32), kept))[1]
-
-    def to_text(self, x: np.ndarray) -> list[str]:
-        """Canonical SMILES of strings `(n, length)`; strings of one molecule give the same text."""
-        texts = [chem.to_smiles(row, self.alphabet) for row in np.asarray(x)]
-        canonical = chem.canonicalize(texts, "names of molecules").smiles
-        return [name or text for name, text in zip(canonical, texts, strict=True)]
-
-    def log_prob(self, value: Array, intermediates: Any = None) -> Array:
-        """Log probability of strings `(..., length)`; -inf for what the grammar does not allow."""
-        value = jnp.asarray(value).astype(jnp.int32)
-        if value.ndim > 1:
-            flat = value.reshape(-1, self.alphabet.length)
-            return jax.vmap(self.log_prob)(flat).reshape(value.shape[:-1])
-        return self.token_log_probs(value).sum()
 
     def token_log_probs(self, x: Array) -> Array:
         """`(length,)` log probability of each token of one string given those before it."""
