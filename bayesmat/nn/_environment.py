@@ -12,7 +12,7 @@ from ..chem import Alphabet, Graph
 from ._aromatic import Aromaticity
 
 _FIELD_BITS = 3
-"""No atom has more than seven neighbours: valences are at most six."""
+"""No atom has more than seven neighbours: valences are at most seven."""
 
 _FIELDS_PER_WORD = 31 // _FIELD_BITS
 
