@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import infer
-from .._types import Array, BayesmatError, cache_dir
+from .._types import Array, BayesmatError, cache_dir, replacing_folder
 from ..chem import Alphabet, AtomType, Refusal
 from ..data import PropertyTable
 from ..nn import DESCRIPTOR_NAMES, FINGERPRINT_BINS
@@ -83,15 +80,8 @@ def save(fitted: Fitted, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and not (folder / "card.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise BayesmatError(f"{folder} exists and is not a saved fit")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as partial:
         _write(fitted, partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

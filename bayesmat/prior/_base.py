@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -29,9 +30,9 @@ class StringDistribution(dist.Distribution):
         self.alphabet = alphabet
         super().__init__(batch_shape=(), event_shape=(alphabet.length,), validate_args=False)
 
+    @abstractmethod
     def token_log_probs(self, x: Array) -> Array:
         """`(length,)` log probability of each token of one string given those before it."""
-        raise NotImplementedError
 
     def log_prob(self, value: Array, intermediates: Any = None) -> Array:
         """Log probability of strings `(..., length)`; -inf for what the grammar does not allow."""

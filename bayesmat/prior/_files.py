@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import chem
-from .._types import BayesmatError
+from .._types import BayesmatError, replacing_folder
 from ._kneser_ney import Tables
 from ._neural import Neural
 from ._ngram import NGram
@@ -44,19 +41,8 @@ def save(prior: Neural | NGram, folder: str | Path, licence: str = "") -> Path:
         BayesmatError: the folder holds something else, or cannot be written.
     """
     folder = check_target(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise BayesmatError(f"{folder} cannot be written ({error.strerror})") from error
-    try:
+    with replacing_folder(folder) as partial:
         _write(prior, partial, licence)
-        partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
