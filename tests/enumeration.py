@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
 
 from bayesmat import chem, prior
 
@@ -14,6 +17,9 @@ TINY = chem.Alphabet(
     (chem.AtomType("C", 0, 4), chem.AtomType("O", 0, 2), chem.AtomType("F", 0, 1)), length=6, max_depth=1, max_rings=1
 )
 """Three atoms, six tokens: chains, one branch, one ring."""
+
+SMALL = chem.Alphabet((chem.AtomType("C", 0, 4), chem.AtomType("O", 0, 2)), length=5, max_depth=1, max_rings=1)
+"""Two atoms, five tokens: small enough for every pair of strings."""
 
 
 @functools.cache
@@ -64,3 +70,62 @@ def regrow_matrices(strings: np.ndarray, p: np.ndarray) -> list[np.ndarray]:
         same = (strings[:, None, :cut] == strings[None, :, :cut]).all(-1)
         matrices.append(np.where(same, p[None, :] / mass[:, cut, None], 0.0))
     return matrices
+
+
+class TablePrior(dist.Distribution):
+    """Any law over an enumerated space of strings, exact in the precision of its table.
+
+    Args:
+        mass: `(length + 1, V ** length)` log probability that a draw begins with given tokens, by their number.
+        strings: `(S, length)` the space.
+        log_p: `(S,)` its law.
+    """
+
+    support = constraints.independent(constraints.nonnegative_integer, 1)
+    arg_constraints: dict[str, Any] = {}
+    pytree_data_fields = ("mass", "strings", "log_p")
+
+    def __init__(self, mass, strings, log_p):
+        self.mass, self.strings, self.log_p = mass, strings, log_p
+        super().__init__(batch_shape=(), event_shape=(strings.shape[-1],), validate_args=False)
+
+    @property
+    def base(self) -> int:
+        """V, from the size of the table."""
+        return round(self.mass.shape[1] ** (1 / self.strings.shape[-1]))
+
+    def index(self, x):
+        """The number of a string among all arrays of tokens."""
+        return (x * self.base ** jnp.arange(x.shape[-1])).sum(-1)
+
+    def token_log_probs(self, x):
+        """`(length,)` log probability of each token given those before it."""
+        length = x.shape[-1]
+        kept = jnp.arange(length)[None] < jnp.arange(length + 1)[:, None]
+        mass = self.mass[jnp.arange(length + 1), self.index(jnp.where(kept, x, 0))]
+        possible = mass[1:] > -jnp.inf
+        return jnp.where(possible, mass[1:] - jnp.where(possible, mass[:-1], 0), -jnp.inf)
+
+    def log_prob(self, value, intermediates=None):
+        """Of strings `(..., length)`."""
+        return self.mass[-1, self.index(value)]
+
+    def sample(self, key, sample_shape=()):
+        """Draws."""
+        return self.strings[jax.random.categorical(key, self.log_p, shape=sample_shape)]
+
+    def regrow(self, key, x, cut):
+        """A draw given its first `cut` tokens."""
+        same = ((self.strings == x) | (jnp.arange(x.shape[-1]) >= cut)).all(-1)
+        return self.strings[jax.random.categorical(key, jnp.where(same, self.log_p, -jnp.inf))]
+
+
+def table_prior(strings: np.ndarray, p: np.ndarray) -> TablePrior:
+    """The prior with law p over strings, in the precision that JAX has now."""
+    length, base = strings.shape[1], int(strings.max()) + 1
+    mass = np.zeros((length + 1, base**length))
+    weights = base ** np.arange(length)
+    for cut in range(length + 1):
+        np.add.at(mass[cut], strings[:, :cut] @ weights[:cut], p)
+    with np.errstate(divide="ignore"):
+        return TablePrior(jnp.asarray(np.log(mass)), jnp.asarray(strings, jnp.int32), jnp.asarray(np.log(p)))

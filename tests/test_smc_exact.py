@@ -1,197 +1,372 @@
-"""SMC against enumeration: exact transition matrices first, Monte Carlo second."""
+"""Samplers against enumeration: evidence, marginals, the moves of a whole population."""
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
-from enumeration import TINY, all_strings, regrow_matrices, tiny_prior
+from enumeration import SMALL, TINY, TablePrior, all_strings, table_prior, tiny_prior
 
 from bayesmat import BayesmatError, smc
 
-
-@pytest.fixture(scope="module")
-def strings() -> np.ndarray:
-    return all_strings(TINY)
+NUM_SEEDS = 20
 
 
-@pytest.fixture(scope="module")
-def p(strings) -> np.ndarray:
-    values = np.exp(np.asarray(jax.jit(tiny_prior().log_prob)(strings), np.float64))
-    return values / values.sum()
+class Rewritable(TablePrior):
+    """Strings of the same tokens are one thing; any of them is written with a probability of its own."""
+
+    pytree_data_fields = ("log_q", "thing")
+
+    def __init__(self, table, log_q, thing):
+        super().__init__(table.mass, table.strings, table.log_p)
+        self.log_q, self.thing = log_q, thing
+
+    def rewrite(self, key, x):
+        """Another string of the same thing and log q(x) / q(x')."""
+        row = jnp.argmax((self.strings == x).all(1))
+        new = jax.random.categorical(key, jnp.where(self.thing == self.thing[row], self.log_q, -jnp.inf))
+        return self.strings[new], self.log_q[row] - self.log_q[new]
 
 
-def asymmetric_log_likelihood(strings: np.ndarray) -> np.ndarray:
-    """Favours oxygen and long strings, forbids fluorine in all but the shortest; nothing symmetric about it."""
-    carbon, oxygen, fluorine = (TINY.names.index(name) for name in "COF")
-    length = (strings > 0).sum(1)
-    value = 1.7 * (strings == oxygen).sum(1) + 0.9 * length - 0.4 * (strings == carbon).sum(1) ** 1.5
-    return np.where(((strings == fluorine).any(1)) & (length > 2), -np.inf, value - 4.0)
+@functools.cache
+def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The small space, an asymmetric prior, and a log likelihood with impossible strings."""
+    strings = all_strings(SMALL)
+    p = np.random.default_rng(0).gamma(0.7, size=len(strings)) + 1e-3
+    oxygen = SMALL.names.index("O")
+    ell = 1.1 * (strings == oxygen).sum(1) + 0.6 * (strings > 0).sum(1) - 3.0
+    forbidden = (strings == SMALL.open_token).any(1) & ((strings == oxygen).sum(1) == 1)
+    return strings, p / p.sum(), np.where(forbidden, -np.inf, ell)
 
 
-def tempered(p: np.ndarray, log_likelihood: np.ndarray, beta: float) -> np.ndarray:
-    weight = np.where(np.isfinite(log_likelihood), p * np.exp(beta * np.nan_to_num(log_likelihood, neginf=0)), 0)
-    return weight / weight.sum()
+@functools.cache
+def prior() -> Rewritable:
+    strings, p, _ = problem()
+    thing = np.unique(np.sort(strings, 1), axis=0, return_inverse=True)[1].ravel()
+    q = np.random.default_rng(2).gamma(1.0, size=len(strings)) + 0.05
+    q = q / np.bincount(thing, q)[thing]
+    return Rewritable(table_prior(strings, p), jnp.log(jnp.asarray(q, jnp.float32)), jnp.asarray(thing))
 
 
-def regrow_transition(strings: np.ndarray, p: np.ndarray, ell: np.ndarray, beta: float, corrected: bool) -> np.ndarray:
-    """The exact transition matrix of `regrow_suffix`, with the acceptance that the sampler itself computes."""
-    with jax.enable_x64(True):
-        n = jnp.asarray((strings > 0).sum(1), jnp.float64)
-        correction = smc.cut_correction(n[:, None], n[None, :]) if corrected else jnp.zeros((len(n), len(n)))
-        here, there = jnp.asarray(ell)[:, None], jnp.asarray(ell)[None]
-        log_alpha = smc.accept_log_prob(jnp.float64(beta), here, there, correction)
-        alpha = np.exp(np.asarray(log_alpha))
-    lengths = (strings > 0).sum(1)
-    moves = np.zeros((len(strings), len(strings)))
-    for cut, law in enumerate(regrow_matrices(strings, p)):
-        moves += np.where(cut <= lengths, 1.0 / (lengths + 1), 0.0)[:, None] * law * alpha
-    moves[np.diag_indices_from(moves)] += 1.0 - moves.sum(1)
-    return moves
+def rows_of(x: Any) -> np.ndarray:
+    strings = problem()[0]
+    weights = (SMALL.num_tokens + 1) ** np.arange(SMALL.length)
+    order = np.argsort(strings @ weights)
+    return order[np.searchsorted((strings @ weights)[order], np.asarray(x) @ weights)]
 
 
-def test_space_is_worth_the_name(strings) -> None:
-    assert 200 < len(strings) < 20_000
-    assert len(np.unique(strings, axis=0)) == len(strings)
+def log_likelihood_of(x: Any) -> Any:
+    """The log likelihood of the small space, computed from the string."""
+    oxygens = (x == SMALL.names.index("O")).sum()
+    forbidden = (x == SMALL.open_token).any() & (oxygens == 1)
+    return jnp.where(forbidden, -jnp.inf, 1.1 * oxygens + 0.6 * (x > 0).sum() - 3.0)
 
 
-@pytest.mark.parametrize("beta", [0.15, 0.6, 1.0])
-def test_regrow_leaves_the_tempered_target_invariant(strings, p, beta) -> None:
-    ell = asymmetric_log_likelihood(strings)
-    target = tempered(p, ell, beta)
-    transition = regrow_transition(strings, p, ell, beta, corrected=True)
-    assert (transition >= -1e-15).all()
-    assert np.abs(target @ transition - target).sum() <= 1e-10
+def model() -> None:
+    x = numpyro.sample("molecule", prior())
+    numpyro.factor("target", log_likelihood_of(x))
 
 
-def test_without_its_correction_the_kernel_is_wrong(strings, p) -> None:
-    ell = asymmetric_log_likelihood(strings)
-    target = tempered(p, ell, 1.0)
-    transition = regrow_transition(strings, p, ell, 1.0, corrected=False)
-    assert np.abs(target @ transition - target).sum() > 1e-3
+def exact() -> tuple[float, np.ndarray]:
+    """log evidence and posterior."""
+    _, p, ell = problem()
+    weight = np.where(np.isfinite(ell), p * np.exp(np.nan_to_num(ell, neginf=0)), 0)
+    return np.log(weight.sum()), weight / weight.sum()
 
 
-def test_published_loop_fails_the_same_test(strings, p) -> None:
-    """iQSPR (Ikebata 2017): delete a tail, regrow, always keep, then resample by the likelihood.
-
-    Its fixed point is the leading left eigenvector of mutation times selection, not the posterior.
-    """
-    ell = asymmetric_log_likelihood(strings)
-    target = tempered(p, ell, 1.0)
-    mutation = regrow_transition(strings, p, np.zeros(len(p)), 0.0, corrected=False)
-    selection = np.where(np.isfinite(ell), np.exp(np.nan_to_num(ell, neginf=0)), 0.0)
-    after = (target @ mutation) * selection
-    assert np.abs(after / after.sum() - target).sum() > 0.01
-    fixed = np.full(len(p), 1.0 / len(p))
-    for _ in range(500):
-        fixed = (fixed @ mutation) * selection
-        fixed /= fixed.sum()
-    assert 0.5 * np.abs(fixed - target).sum() > 0.05
-
-
-def test_regrow_draws_from_the_conditional_prior(strings, p) -> None:
-    """The compiled draw against the exact law, by a chi-square at one string and every cut."""
-    prior, num = tiny_prior(), 20_000
-    index = {row.tobytes(): i for i, row in enumerate(strings)}
-    start = int(np.argmax((strings > 0).sum(1) * (p > np.quantile(p, 0.9))))
-    laws = regrow_matrices(strings, p)
-    draw = jax.jit(jax.vmap(prior.regrow, in_axes=(0, None, None)))
-    for cut in range(TINY.length + 1):
-        keys = jax.random.split(jax.random.key(cut), num)
-        drawn = np.asarray(draw(keys, jnp.asarray(strings[start]), jnp.asarray(cut)))
-        counts = np.bincount([index[row.tobytes()] for row in drawn], minlength=len(strings))
-        expected = num * laws[cut][start]
-        assert counts[expected == 0].sum() == 0
-        big = expected >= 5
-        counts, expected = np.append(counts[big], counts[~big].sum()), np.append(expected[big], expected[~big].sum())
-        keep = expected > 0
-        chi2, freedom = ((counts - expected)[keep] ** 2 / expected[keep]).sum(), keep.sum() - 1
-        assert chi2 < freedom + 5 * np.sqrt(2 * freedom) + 5
+ALL_KERNELS = [
+    smc.Regrow(),
+    smc.RegrowTail(delayed=True),
+    smc.Infill(),
+    smc.Independence(),
+    smc.Crossover(delayed=False),
+    smc.Reorder(),
+]
+SAMPLERS = {
+    "default": {},
+    "all kernels": {"kernels": ALL_KERNELS},
+    "stratified": {"resampling": "stratified"},
+    "residual": {"resampling": "residual"},
+    "multinomial": {"resampling": "multinomial"},
+    "fixed schedule": {"schedule": [0.1, 0.3, 0.6, 1.0]},
+    "waste-free": {"waste_free": 8, "num_moves": 1},
+    "islands": {"islands": 2},
+}
 
 
-def inverse_problem(strings: np.ndarray, ell: np.ndarray):
-    """A NumPyro model whose likelihood is the table `ell`, looked up by a hash of the string."""
-    base = TINY.num_tokens ** np.arange(TINY.length)
-    keys = strings @ base
-    order = np.argsort(keys)
-    sorted_keys, values = jnp.asarray(keys[order].astype(np.int32)), jnp.asarray(ell[order], jnp.float32)
-
-    def model() -> None:
-        x = numpyro.sample("molecule", tiny_prior())
-        numpyro.factor("target", values[jnp.searchsorted(sorted_keys, (x * jnp.asarray(base, jnp.int32)).sum())])
-
-    return model
-
-
-def test_evidence_and_marginals_agree_with_enumeration(strings, p) -> None:
-    ell = 0.5 * asymmetric_log_likelihood(strings)
-    log_evidence = np.log(np.where(np.isfinite(ell), p * np.exp(np.nan_to_num(ell, neginf=0)), 0).sum())
-    target = tempered(p, ell, 1.0)
-    sampler = smc.SMC(inverse_problem(strings, ell), num_particles=1024, num_moves=4, progress_bar=False)
-    index = {row.tobytes(): i for i, row in enumerate(strings)}
-    lengths, oxygens = (strings > 0).sum(1), (strings == TINY.names.index("O")).sum(1)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_evidence_and_marginals_agree_with_enumeration(name) -> None:
+    log_evidence, posterior = exact()
+    strings = problem()[0]
+    settings = {"num_particles": 512, "num_moves": 3, "progress_bar": False, **SAMPLERS[name]}
+    sampler = smc.SMC(model, **settings)
+    lengths, oxygens = (strings > 0).sum(1), (strings == SMALL.names.index("O")).sum(1)
+    features = np.stack([lengths, oxygens, oxygens == 0, np.arange(len(strings)) == posterior.argmax()], 1)
     errors, statistics = [], []
-    for seed in range(20):
+    for seed in range(NUM_SEEDS):
         sampler.run(jax.random.key(seed))
         assert sampler.status == smc.Status.CONVERGED
-        rows = [index[row.tobytes()] for row in np.asarray(sampler.get_samples()["molecule"])]
-        assert np.isfinite(ell[rows]).all()
+        rows = rows_of(sampler.get_samples()["molecule"])
+        assert (posterior[rows] > 0).all()
         errors.append(sampler.log_evidence - log_evidence)
-        statistics.append([lengths[rows].mean(), oxygens[rows].mean(), (oxygens[rows] == 0).mean()])
+        statistics.append(features[rows].mean(0))
     ratios, statistics = np.exp(errors), np.array(statistics)
-    exact = np.array([target @ lengths, target @ oxygens, target @ (oxygens == 0)])
-    # Means over 20 runs, within four standard errors of themselves.
-    assert abs(ratios.mean() - 1) < 4 * ratios.std(ddof=1) / np.sqrt(20)
-    assert ratios.std(ddof=1) < 0.25
-    assert (np.abs(statistics.mean(0) - exact) < 4 * statistics.std(0, ddof=1) / np.sqrt(20)).all()
+    # Means over the runs, within four standard errors of themselves.
+    assert abs(ratios.mean() - 1) < 4 * ratios.std(ddof=1) / np.sqrt(NUM_SEEDS)
+    assert ratios.std(ddof=1) < 0.2
+    assert (
+        np.abs(statistics.mean(0) - posterior @ features) < 4 * statistics.std(0, ddof=1) / np.sqrt(NUM_SEEDS)
+    ).all()
 
 
-def test_same_key_same_particles_and_one_compilation(strings) -> None:
-    ell = asymmetric_log_likelihood(strings)
-    sampler = smc.SMC(inverse_problem(strings, ell), num_particles=64, num_moves=1, progress_bar=False)
+def test_evidence_is_unbiased_on_a_frozen_plan() -> None:
+    """Few particles, so that the adaptive schedule's bias and a wrong weight would show; 400 repetitions."""
+    pilot = smc.SMC(model, 256, ALL_KERNELS, num_moves=2, progress_bar=False)
+    pilot.run(jax.random.key(0))
+    frozen = smc.SMC(model, 16, ALL_KERNELS, num_moves=2, schedule=pilot.plan, islands=400, progress_bar=False)
+    frozen.run(jax.random.key(1))
+    ratios = np.exp(frozen.log_evidences - exact()[0])
+    assert abs(ratios.mean() - 1) < 3.5 * ratios.std(ddof=1) / np.sqrt(len(ratios))
+    assert ratios.std(ddof=1) > 0.05, "too certain to show a bias"
+    np.testing.assert_allclose(frozen.log_evidence_se, ratios.std(ddof=1) / 20 / ratios.mean(), rtol=1e-5)
+    np.testing.assert_array_equal(frozen.temperatures[1:], pilot.plan.beta)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+def test_moves_of_a_population_keep_its_law(beta) -> None:
+    """Particles drawn from the target itself and moved by the mixture of all kernels are still the target's."""
+    from bayesmat.smc import _model, _moves, _plan, _tuning
+
+    strings, p, ell = problem()
+    weight = np.where(np.isfinite(ell), p * np.exp(beta * np.nan_to_num(ell, neginf=0)), 0)
+    target, num = weight / weight.sum(), 40_000
+    program = _model.split(model, (), {})
+    kernels = _plan.assign_kernels(program, ALL_KERNELS)
+
+    @jax.jit
+    def moved(key, x, values):
+        problem = program.bind(program.constants)
+        tuning = _tuning.start(kernels, jnp.float32)
+        key, key_kernels = jax.random.split(key)
+        population = _moves.Population({"molecule": x}, values)
+        return _moves.move(key, key_kernels, population, jnp.float32(beta), tuning, problem, kernels, 6, 1)
+
+    start = np.random.default_rng(3).choice(len(strings), num, p=target)
+    kept, counts, _ = moved(jax.random.key(5), jnp.asarray(strings[start]), jnp.asarray(ell[start], jnp.float32))
+    assert (np.asarray(counts["molecule"].tried) == num).all()  # each of six kernels once
+    assert (np.asarray(counts["molecule"].changed) > 0.01 * num).all()
+    rows = rows_of(kept.particles["molecule"][0])
+    assert (rows != start).mean() > 0.5
+    np.testing.assert_allclose(kept.log_likelihood[0], ell[rows], rtol=1e-5)
+    found, expected = np.bincount(rows, minlength=len(strings)), num * target
+    assert found[expected == 0].sum() == 0
+    keep = expected >= 5
+    chi2 = ((found - expected)[keep] ** 2 / expected[keep]).sum()
+    assert chi2 < keep.sum() + 4 * np.sqrt(2 * keep.sum())
+
+
+def mixed_model() -> None:
+    """String, number and class; the number's prior depends on the class, the class's on the string."""
+    x = numpyro.sample("molecule", prior())
+    oxygens = (x == SMALL.names.index("O")).sum()
+    kind = numpyro.sample("kind", dist.Categorical(logits=jnp.array([0.4, -0.2, 0.1]) * oxygens))
+    z = numpyro.sample("z", dist.Normal(0.7 * kind - 0.3, 1.0 + 0.5 * kind))
+    numpyro.factor("target", jnp.where(log_likelihood_of(x) == -jnp.inf, -jnp.inf, 0.0))
+    numpyro.sample("y", dist.Normal(z + 0.4 * (x > 0).sum(), 0.8), obs=jnp.array(2.0))
+
+
+def exact_mixed() -> tuple[float, np.ndarray, np.ndarray]:
+    """log evidence, joint posterior of string and class `(S, 3)`, and E[z] of each; z is integrated out."""
+    strings, p, ell = problem()
+    oxygens = (strings == SMALL.names.index("O")).sum(1)[:, None]
+    logits = np.array([0.4, -0.2, 0.1]) * oxygens
+    p_kind = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    mean, sd = 0.7 * np.arange(3) - 0.3, 1.0 + 0.5 * np.arange(3)
+    residual = 2.0 - 0.4 * (strings > 0).sum(1)[:, None]
+    variance = sd**2 + 0.8**2
+    density = np.exp(-0.5 * (residual - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
+    weight = np.where(np.isfinite(ell)[:, None], p[:, None] * p_kind * density, 0)
+    z = mean + sd**2 / variance * (residual - mean)
+    return np.log(weight.sum()), weight / weight.sum(), z
+
+
+def test_mixed_model_agrees_with_enumeration() -> None:
+    log_evidence, joint, z = exact_mixed()
+    strings = problem()[0]
+    lengths = (strings > 0).sum(1)
+    exact_values = np.array([joint.sum(1) @ lengths, *joint.sum(0), (joint * z).sum(), joint[:, 2] @ lengths])
+    sampler = smc.SMC(mixed_model, 512, num_moves=4, progress_bar=False)
+    errors, statistics = [], []
+    for seed in range(NUM_SEEDS):
+        sampler.run(jax.random.key(seed))
+        samples = {name: np.asarray(value) for name, value in sampler.get_samples().items()}
+        length, kind = lengths[rows_of(samples["molecule"])], samples["kind"]
+        shares = [(kind == k).mean() for k in range(3)]
+        statistics.append([length.mean(), *shares, samples["z"].mean(), (length * (kind == 2)).mean()])
+        errors.append(sampler.log_evidence - log_evidence)
+    ratios, statistics = np.exp(errors), np.array(statistics)
+    assert abs(ratios.mean() - 1) < 4 * ratios.std(ddof=1) / np.sqrt(NUM_SEEDS)
+    assert (np.abs(statistics.mean(0) - exact_values) < 4 * statistics.std(0, ddof=1) / np.sqrt(NUM_SEEDS)).all()
+    assert {"molecule: regrow share", "kind: Gibbs accepted", "continuous: random walk accepted"} <= set(
+        sampler.diagnostics().columns
+    )
+
+
+def test_strings_in_a_plate_agree_with_enumeration() -> None:
+    """A set of two strings, scored together."""
+    strings, p, _ = problem()
+
+    def pair() -> None:
+        with numpyro.plate("reactants", 2):
+            x = numpyro.sample("molecule", prior())
+        numpyro.factor("target", -0.7 * jnp.abs((x > 0).sum() - 6.0))
+
+    lengths = (strings > 0).sum(1)
+    weight = p[:, None] * p[None] * np.exp(-0.7 * np.abs(lengths[:, None] + lengths[None] - 6.0))
+    sampler = smc.SMC(pair, 512, num_moves=4, progress_bar=False)
+    errors, means = [], []
+    for seed in range(10):
+        sampler.run(jax.random.key(seed))
+        rows = rows_of(sampler.get_samples()["molecule"])
+        assert rows.shape == (512, 2)
+        errors.append(sampler.log_evidence - np.log(weight.sum()))
+        means.append([lengths[rows].mean(), (lengths[rows[:, 0]] * lengths[rows[:, 1]]).mean()])
+    posterior, means = weight / weight.sum(), np.array(means)
+    exact_means = [posterior.sum(0) @ lengths, lengths @ posterior @ lengths]
+    assert (np.abs(means.mean(0) - exact_means) < 4 * means.std(0, ddof=1) / np.sqrt(10)).all()
+    assert abs(np.exp(errors).mean() - 1) < 4 * np.exp(errors).std(ddof=1) / np.sqrt(10)
+    assert {"molecule[0]", "molecule[1]"} <= set(sampler.to_dataframe().columns)
+
+
+def test_strings_of_one_design_are_added_up() -> None:
+    """The table's weights are sums over particles; two strings with one text are one row."""
+
+    class Named(Rewritable):
+        def to_text(self, x):
+            return ["".join(sorted(str(token) for token in row if token)) for row in x]
+
+    table = prior()
+    named = Named(table, table.log_q, table.thing)
+
+    def named_model() -> None:
+        x = numpyro.sample("molecule", named)
+        numpyro.deterministic("length", (x > 0).sum())
+        numpyro.factor("target", log_likelihood_of(x))
+
+    sampler = smc.SMC(named_model, 256, num_moves=2, progress_bar=False)
+    sampler.run(jax.random.key(0))
+    frame = sampler.to_dataframe()
+    texts = named.to_text(np.asarray(sampler.get_samples()["molecule"]))
+    assert frame["molecule"].is_unique and abs(frame["weight"].sum() - 1) < 1e-12
+    for _, row in frame.iterrows():
+        assert row["weight"] == pytest.approx(texts.count(row["molecule"]) / 256)
+        assert row["length"] == pytest.approx(len(row["molecule"]))
+
+
+def test_same_key_same_particles_and_one_compilation() -> None:
+    sampler = smc.SMC(model, 64, num_moves=1, progress_bar=False)
     sampler.run(jax.random.key(3))
     first = np.asarray(sampler.get_samples()["molecule"])
     sampler.run(jax.random.key(3))
     np.testing.assert_array_equal(first, np.asarray(sampler.get_samples()["molecule"]))
     sampler.run(jax.random.key(4))
     assert not np.array_equal(first, np.asarray(sampler.get_samples()["molecule"]))
-    (program,) = sampler._compiled.values()
-    assert program._cache_size() == 1
+    (setup,) = sampler._compiled.values()
+    assert setup.compiled.step._cache_size() == 1 and setup.compiled.init._cache_size() == 1
 
 
-def test_impossible_target_ends_with_a_status(strings) -> None:
-    sampler = smc.SMC(inverse_problem(strings, np.full(len(strings), -np.inf)), num_particles=32, progress_bar=False)
+def test_arguments_are_data_of_the_compiled_program() -> None:
+    def line(x, y) -> None:
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+
+    x = jnp.arange(5.0)
+    sampler = smc.SMC(line, 64, num_moves=2, progress_bar=False)
+    sampler.run(jax.random.key(0), x, 2 * x)
+    up = np.asarray(sampler.get_samples()["slope"]).mean()
+    sampler.run(jax.random.key(0), x, -2 * x)
+    assert len(sampler._compiled) == 1
+    assert up > 1 and np.asarray(sampler.get_samples()["slope"]).mean() < -1
+
+
+def test_impossible_target_ends_with_a_status() -> None:
+    def impossible() -> None:
+        x = numpyro.sample("molecule", tiny_prior())
+        numpyro.factor("target", jnp.where(x[0] >= 0, -jnp.inf, 0.0))
+
+    sampler = smc.SMC(impossible, 32, progress_bar=False)
     sampler.run(jax.random.key(0))
     assert sampler.status == smc.Status.NO_MASS
     assert sampler.log_evidence == -np.inf
     assert "zero everywhere" in sampler.summary()
 
 
-def test_sharp_target_ends_below_one_when_temperatures_run_out(strings) -> None:
-    ell = 500.0 * np.arange(len(strings)) - 1e6
-    sampler = smc.SMC(
-        inverse_problem(strings, ell), num_particles=32, num_moves=1, max_temperatures=2, progress_bar=False
-    )
+def test_sharp_target_ends_below_one_when_temperatures_run_out() -> None:
+    def sharp() -> None:
+        x = numpyro.sample("molecule", tiny_prior())
+        numpyro.factor("target", 500.0 * (x * jnp.arange(TINY.length)).sum() - 1e6)
+
+    sampler = smc.SMC(sharp, 32, num_moves=1, max_temperatures=2, progress_bar=False)
     sampler.run(jax.random.key(0))
     assert sampler.status == smc.Status.TOO_MANY_TEMPERATURES
     assert 0 < sampler.temperatures[-1] < 1 and np.isfinite(sampler.log_evidence)
+    assert any("weaker target" in text for text in sampler.warnings())
+
+
+def test_likelihood_that_is_no_number_counts_as_impossible() -> None:
+    def broken() -> None:
+        x = numpyro.sample("molecule", prior())
+        numpyro.factor("target", jnp.where((x > 0).sum() > 3, jnp.nan, 1e30 * (x[0] == 1)))
+
+    sampler = smc.SMC(broken, 64, num_moves=2, progress_bar=False)
+    sampler.run(jax.random.key(0))
+    samples = np.asarray(sampler.get_samples()["molecule"])
+    assert ((samples > 0).sum(1) <= 3).all()
+    assert not np.isnan(sampler.log_likelihood).any() and not np.isnan(sampler.log_evidence)
 
 
 def test_models_that_cannot_be_sampled_are_refused() -> None:
-    def continuous() -> None:
-        z = numpyro.sample("z", numpyro.distributions.Normal(0, 1))
-        numpyro.factor("target", -(z**2))
-
     def nothing() -> None:
         numpyro.factor("target", jnp.asarray(0.0))
 
     def prior_only() -> None:
         numpyro.sample("molecule", tiny_prior())
 
-    for model, message in ((continuous, "'z'"), (nothing, "no latent site"), (prior_only, "no observed site")):
+    def parameter() -> None:
+        x = numpyro.sample("molecule", tiny_prior())
+        numpyro.factor("target", numpyro.param("slope", 1.0) * x.sum())
+
+    def subsampled() -> None:
+        with numpyro.plate("data", 10, subsample_size=5):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.factor("target", z.sum())
+
+    cases = {nothing: "no latent site", prior_only: "no observed site", parameter: "slope", subsampled: "'z'"}
+    for bad, message in cases.items():
         with pytest.raises(BayesmatError, match=message):
-            smc.SMC(model, progress_bar=False).run(jax.random.key(0))
-    with pytest.raises(BayesmatError, match="target_ess"):
-        smc.SMC(prior_only, target_ess=1.5)
+            smc.SMC(bad, 16, progress_bar=False).run(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_ess": 1.5}, "target_ess"),
+        ({"resampling": "none"}, "systematic, stratified"),
+        ({"waste_free": 7}, "waste_free"),
+        ({"schedule": [0.5, 0.2, 1.0]}, "schedule"),
+        ({"schedule": "geometric"}, "adaptive"),
+        ({"resume": True}, "checkpoint"),
+        ({"num_devices": 500}, "num_devices"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message) -> None:
+    with pytest.raises(BayesmatError, match=message):
+        smc.SMC(model, 64, **settings)
+    with pytest.raises(BayesmatError, match="run"):
+        _ = smc.SMC(model, 64).log_evidence

@@ -86,8 +86,8 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str, forward.Fitted]) -> dict[str, Any]:
-    after = _Evaluated(inverse, sampler.result.state.particles["molecule"])
-    before = _Evaluated(inverse, sampler.result.prior[0]["molecule"])
+    after = _Evaluated(inverse, sampler.get_samples()["molecule"])
+    before = _Evaluated(inverse, sampler.get_prior_samples()["molecule"])
     candidates = _candidates(inverse, after)
     warnings = list(sampler.warnings())
     for name, sought in problem.sought.items():
@@ -110,7 +110,7 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
     )
     # At β = 1 the evidence is the prior mean of p_hit, with a smaller error than the mean over the prior's samples.
     # What is not made of the allowed elements is no hit.
-    at_prior = np.exp(np.asarray(sampler.result.prior[1], np.float64)).mean()
+    at_prior = np.exp(np.asarray(sampler.prior_log_likelihood, np.float64)).mean()
     prior_p_hit = np.exp(sampler.log_evidence) if summary.converged else at_prior
     return {
         "title": problem.title,

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from .._types import Array, BayesmatError
-from . import _model, _tempered
+from . import _checkpoint, _hosts, _model, _output, _plan, _run
+from ._resampling import RESAMPLING
+from ._run import Island, Plan
+from ._tempered import Info, Settings, Status
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What belongs to one model and one shape of its arguments."""
+
+    program: _model.Program
+    kernels: dict[str, list[Any]]
+    compiled: _run.Compiled
 
 
 class SMC:
-    """Tempered sequential Monte Carlo for a NumPyro model whose latent sites are molecular strings.
+    """Tempered sequential Monte Carlo for a NumPyro model with molecular strings or other discrete structures in it.
 
-    Latent sites need a distribution with `regrow` (see `StringPrior`); observed sites and `numpyro.factor` make the
-    likelihood. The whole run is one compiled program; a second run with the same shapes does not compile again.
+    The model is any NumPyro function. Its latent sites get kernels by their distribution: strings (whose distribution
+    has `regrow`, see `StringPrior`), discrete sites and continuous ones; observed sites and `numpyro.factor` make the
+    likelihood. A second run with the same shapes does not compile again.
 
     Args:
         model: a NumPyro model function.
         num_particles: N; the error of every estimate falls as 1/√N.
+        kernels: a list of kernels, or one by site (`"continuous"` for all continuous sites); None for the kernels that
+            suit each site. Their proportions and reach are tuned between temperatures.
         target_ess: share of the effective sample size that a temperature may keep, in (0, 1); more means more
             temperatures.
-        num_moves: sweeps of the kernels at each temperature.
+        schedule: "adaptive", or increasing inverse temperatures that end in 1, or the `plan` of an earlier run: then
+            the evidence is unbiased.
+        num_moves: sweeps of the kernels at each temperature; with `waste_free` between two states of a chain.
+        resampling: "systematic", "stratified", "residual" or "multinomial".
+        waste_free: length P of the chains whose states are all kept; N/P particles are resampled. 1 for none.
+        islands: independent runs; their evidences give its standard error. Spread over hosts with `jax.distributed`.
         max_temperatures: where to give up; the run then ends with a status and what it reached.
+        num_devices: local devices over which particles are spread; None for all that divide N/P evenly.
+        checkpoint: folder where the state is kept after every temperature.
+        resume: whether to go on from what is in that folder; the result is that of an uninterrupted run.
         progress_bar: whether to show β as it rises.
 
     Raises:
-        BayesmatError: a setting is out of range, or the model has a latent site that is no string.
+        BayesmatError: a setting is out of range, or the model cannot be sampled.
 
     >>> import numpyro
     >>> from bayesmat import chem, prior
@@ -50,25 +76,45 @@ class SMC:
         self,
         model: _model.Model,
         num_particles: int = 2048,
+        kernels: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         *,
         target_ess: float = 0.5,
+        schedule: str | Sequence[float] | np.ndarray | Plan = "adaptive",
         num_moves: int = 8,
+        resampling: str = "systematic",
+        waste_free: int = 1,
+        islands: int = 1,
         max_temperatures: int = 60,
+        num_devices: int | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
         progress_bar: bool = True,
     ):
-        if num_particles < 2 or num_moves < 1 or max_temperatures < 1 or not 0 < target_ess < 1:
+        if num_particles < 2 or num_moves < 1 or max_temperatures < 1 or islands < 1 or not 0 < target_ess < 1:
             raise BayesmatError(
-                "allowed: num_particles ≥ 2, num_moves ≥ 1, max_temperatures ≥ 1, target_ess between 0 and 1; got "
-                f"{num_particles}, {num_moves}, {max_temperatures}, {target_ess}"
+                "allowed: num_particles ≥ 2, num_moves ≥ 1, max_temperatures ≥ 1, islands ≥ 1, target_ess between 0 "
+                f"and 1; got {num_particles}, {num_moves}, {max_temperatures}, {islands}, {target_ess}"
             )
+        if resampling not in RESAMPLING:
+            raise BayesmatError(f"resampling is {resampling!r}; allowed: {', '.join(RESAMPLING)}")
+        if waste_free < 1 or num_particles % waste_free or num_particles // waste_free < 2:
+            raise BayesmatError(f"waste_free is {waste_free}; it must divide num_particles into at least two chains")
+        if resume and checkpoint is None:
+            raise BayesmatError("resume needs the folder of the checkpoint")
         self.model = model
-        self.settings = _tempered.Settings(num_particles, target_ess, num_moves, max_temperatures)
+        self.settings = Settings(num_particles, target_ess, num_moves, resampling, waste_free)
+        self.kernels = kernels
+        self.schedule = _plan.checked_schedule(schedule)
+        self.num_islands = _hosts.checked_islands(islands)
+        self.max_temperatures = max_temperatures
+        self.num_devices = _plan.checked_devices(num_devices, num_particles // waste_free)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.resume = resume
         self.progress_bar = progress_bar
-        self._result: _tempered.Run | None = None
-        self._compiled: dict[Any, Any] = {}
-        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-        self._priors: dict[str, Any] = {}
-        self._bar: tqdm | None = None
+        self._compiled: dict[str, _Setup] = {}
+        self._setup: _Setup | None = None
+        self._constants: Any = None
+        self._islands: list[Island] = []
 
     def run(self, key: Array, *args: Any, **kwargs: Any) -> None:
         """Sample the posterior; `args` and `kwargs` go to the model.
@@ -76,150 +122,190 @@ class SMC:
         Args:
             key: random key; the same key gives the same particles.
         """
-        split = _model.split(self.model, args, kwargs)
-        self._arguments, self._priors = (args, kwargs), split.priors
-        program = self._program(split)
-        if self.progress_bar:
-            with tqdm(total=1.0, desc="inverse temperature", bar_format=_BAR, dynamic_ncols=True) as self._bar:
-                self._result = jax.block_until_ready(program(key, split.priors, split.constants))
-                jax.effects_barrier()
-            self._bar = None
-        else:
-            self._result = jax.block_until_ready(program(key, split.priors, split.constants))
-
-    def _program(self, split: _model.Split) -> Any:
-        """The compiled run; one for all arguments that lead to the same program."""
-        if split.text not in self._compiled:
-
-            def program(key: Array, priors: dict[str, Any], constants: list[Array]) -> _tempered.Run:
-                likelihood = functools.partial(split.log_likelihood, constants)
-                report = self._show if self.progress_bar else None
-                return _tempered.run(key, priors, likelihood, self.settings, report)
-
-            self._compiled[split.text] = jax.jit(program)
-        return self._compiled[split.text]
-
-    def _show(self, count: Any, beta: Any) -> None:
-        if self._bar is not None:
-            self._bar.n = float(beta)
-            self._bar.set_postfix_str(f"temperature {int(count)}")
+        program = _model.split(self.model, args, kwargs)
+        if program.text not in self._compiled:
+            kernels = _plan.assign_kernels(program, self.kernels)
+            compiled = _run.compile_parts(program, kernels, self.settings, self.num_devices)
+            self._compiled[program.text] = _Setup(program, kernels, compiled)
+        self._setup, self._constants = self._compiled[program.text], program.constants
+        identity = "" if self.checkpoint is None else self._identity(key, program)
+        mine = _hosts.my_islands(self.num_islands)
+        with tqdm(
+            total=float(len(mine)),
+            desc="inverse temperature",
+            bar_format=_BAR,
+            dynamic_ncols=True,
+            disable=not self.progress_bar,
+        ) as bar:
+            found = [self._run_island(key, island, done, bar, identity) for done, island in enumerate(mine)]
+        self._islands = _hosts.gathered(found, self._most)
 
     @property
-    def result(self) -> _tempered.Run:
-        """The finished run.
+    def _ready(self) -> _Setup:
+        if self._setup is None:
+            raise BayesmatError("call run(key) first")
+        return self._setup
+
+    @property
+    def _most(self) -> int:
+        return self.max_temperatures if self.schedule is None else len(self.schedule.beta)
+
+    def _run_island(self, key: Array, island: int, done: int, bar: tqdm, identity: str) -> Island:
+        def report(count: int, info: Info) -> None:
+            bar.n = done + float(info.beta)
+            of = f"island {island + 1} of {self.num_islands}, " if self.num_islands > 1 else ""
+            bar.set_postfix_str(f"{of}temperature {count}")
+
+        return _run.run_island(
+            jax.random.fold_in(key, island) if self.num_islands > 1 else key,
+            self._ready.compiled,
+            self._constants,
+            self.schedule,
+            self.max_temperatures,
+            report,
+            None if self.checkpoint is None else self.checkpoint / f"island-{island:03d}.npz",
+            identity,
+            self.resume,
+        )
+
+    def _identity(self, key: Array, program: _model.Program) -> str:
+        data = [jax.random.key_data(key), *jax.tree.leaves((program.constants, self.schedule))]
+        decided = (self.settings, self.num_islands, self.max_temperatures, self.num_devices, self._ready.kernels)
+        return _checkpoint.fingerprint(program.text, data, decided)
+
+    @property
+    def islands(self) -> list[Island]:
+        """The finished runs.
 
         Raises:
             BayesmatError: `run` was not called.
         """
-        if self._result is None:
+        if not self._islands:
             raise BayesmatError("call run(key) first")
-        return self._result
+        return self._islands
 
     @property
-    def status(self) -> _tempered.Status:
-        """How the run ended."""
-        return _tempered.Status(int(self.result.status))
+    def status(self) -> Status:
+        """How the run ended; of several islands the worst."""
+        return max(island.status for island in self.islands)
+
+    @property
+    def plan(self) -> Plan:
+        """The schedule of the first island, to be given to another `SMC` of the same model as `schedule`."""
+        info = self.islands[0].info
+        if len(info.beta) == 0:
+            raise BayesmatError("the run made no step, so there is no plan to repeat")
+        return Plan(np.asarray(info.beta), info.tuning)
+
+    @property
+    def log_evidences(self) -> np.ndarray:
+        """log p(target) by island, `(islands,)`; of the β reached if not 1."""
+        return np.array([float(island.state.log_evidence) for island in self.islands])
 
     @property
     def log_evidence(self) -> float:
-        """log p(target), the log of the prior probability that the target is met; of the β reached if not 1."""
-        return float(self.result.state.log_evidence)
+        """log p(target), the log of the prior mean of the likelihood."""
+        return _output.log_mean_exp(self.log_evidences)
+
+    @property
+    def log_evidence_se(self) -> float:
+        """Standard error of `log_evidence` from the scatter of the islands; NaN with one."""
+        if self.num_islands == 1 or not np.isfinite(self.log_evidence):
+            return math.nan
+        ratio = np.exp(self.log_evidences - self.log_evidence)
+        return float(ratio.std(ddof=1) / math.sqrt(len(ratio)))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Posterior weight of every particle, `(islands · N,)`: equal within an island, by evidence between them."""
+        return _output.particle_weights(self.log_evidences, self.settings.num_particles)
 
     @property
     def temperatures(self) -> np.ndarray:
-        """Inverse temperatures from 0 on, `(T + 1,)`."""
-        return np.concatenate([[0.0], np.asarray(self.result.info.beta)[: int(self.result.num_steps)]])
+        """Inverse temperatures of the first island from 0 on, `(T + 1,)`."""
+        return np.concatenate([[0.0], self.islands[0].info.beta])
 
     @property
     def ess(self) -> np.ndarray:
-        """Effective sample size of each step's weights, `(T,)`."""
-        return np.asarray(self.result.info.ess)[: int(self.result.num_steps)]
+        """Effective sample size of each step's weights, first island, `(T,)`."""
+        return np.asarray(self.islands[0].info.ess)
 
     @property
     def acceptance(self) -> np.ndarray:
-        """Share of accepted moves of each step, the mean over sites, `(T,)`."""
-        return np.asarray(self.result.info.acceptance)[: int(self.result.num_steps)].mean(1)
+        """Share of proposals of each step that changed a particle, first island, `(T,)`."""
+        return _output.total_rate(self.islands[0].info)
 
     @property
     def num_ancestors(self) -> int:
-        """How many particles of the prior have descendants."""
-        return len(np.unique(np.asarray(self.result.state.ancestor)))
+        """How many particles of the prior have descendants, summed over islands."""
+        return sum(len(np.unique(np.asarray(island.state.ancestor))) for island in self.islands)
 
-    def get_samples(self) -> dict[str, Any]:
-        """Latent sites and deterministic values of the final particles, leading axis `num_particles`."""
-        return self._values_at(self.result.state.particles)
+    @property
+    def num_evaluations(self) -> int:
+        """How many times the likelihood of one particle was computed, summed over islands."""
+        moves = sum(int(island.info.evaluations.astype(np.int64).sum()) for island in self.islands)
+        return moves + self.num_islands * self.settings.num_particles
+
+    @property
+    def log_likelihood(self) -> np.ndarray:
+        """Of every particle, `(islands · N,)`."""
+        return np.concatenate([np.asarray(island.state.log_likelihood) for island in self.islands])
+
+    @property
+    def prior_log_likelihood(self) -> np.ndarray:
+        """Of the particles that the run started from, draws of the prior, `(islands · N,)`."""
+        return np.concatenate([np.asarray(island.prior[1]) for island in self.islands])
+
+    def get_samples(self, group_by_island: bool = False) -> dict[str, Any]:
+        """Latent sites and deterministic values of equally weighted posterior samples.
+
+        Args:
+            group_by_island: the particles of each island, leading axes `(islands, N)`, without the islands' weights.
+
+        Returns:
+            Arrays with leading axis `islands · N`; several islands are resampled by their evidence.
+        """
+        samples = self._values([island.state.particles for island in self.islands])
+        if group_by_island:
+            shape = (self.num_islands, self.settings.num_particles)
+            return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), samples)
+        if self.num_islands == 1:
+            return samples
+        rows = _output.equal_weight_rows(self.weights)
+        return jax.tree.map(lambda leaf: leaf[rows], samples)
 
     def get_prior_samples(self) -> dict[str, Any]:
         """The same for the particles that the run started from, draws of the prior."""
-        return self._values_at(self.result.prior[0])
+        return self._values([island.prior[0] for island in self.islands])
 
-    def _values_at(self, particles: dict[str, Array]) -> dict[str, Any]:
-        args, kwargs = self._arguments
-
-        def values(particle: dict[str, Array]) -> dict[str, Any]:
-            return _model.deterministics(_model.trace_at(self.model, particle, args, kwargs))
-
-        return {**particles, **jax.jit(jax.vmap(values))(particles)}
+    def _values(self, particles: list[dict[str, Array]]) -> dict[str, Any]:
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *particles)
+        return self._ready.compiled.values(self._constants, joined)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per distinct design, best first: its text, its posterior weight, its log likelihood and the
-        deterministic values (`<name>`, or `<name>_mean` and `<name>_sd` for predictive distributions)."""
-        samples = self.get_samples()
-        texts = {name: self._texts(name, samples.pop(name)) for name in self._priors}
-        joint = list(zip(*texts.values(), strict=True))
-        counts = Counter(joint)
-        first = {design: index for index, design in reversed(list(enumerate(joint)))}
-        rows = np.array([first[design] for design in counts])
-        table: dict[str, Any] = {name: [texts[name][i] for i in rows] for name in texts}
-        table["weight"] = [count / len(joint) for count in counts.values()]
-        table["log_likelihood"] = np.asarray(self.result.state.log_likelihood)[rows]
-        for name, value in samples.items():
-            table.update(_columns(name, value, rows))
-        return pd.DataFrame(table).sort_values(["weight", "log_likelihood"], ascending=False, ignore_index=True)
+        """One row per distinct design, best first.
 
-    def _texts(self, name: str, strings: Array) -> list[str]:
-        prior = self._priors[name]
-        if hasattr(prior, "to_text"):
-            return list(prior.to_text(np.asarray(strings)))
-        return [" ".join(str(token) for token in row[row != 0]) for row in np.asarray(strings)]
+        Strings of one molecule are one design: their weights are added. Columns: the text of each string site, the
+        posterior weight, the mean log likelihood, and for each other site and deterministic value its mean over the
+        design's particles (and `<name>_sd` where it varies); of a predictive distribution `<name>_mean` and
+        `<name>_sd`. Without a string site there is one row per particle.
+        """
+        priors = _output.string_priors(self._ready.program.bind(self._constants), self.islands[0])
+        samples = self._values([island.state.particles for island in self.islands])
+        return _output.to_table(samples, priors, self.weights, self.log_likelihood)
+
+    def diagnostics(self) -> pd.DataFrame:
+        """One row per island and temperature: β, ESS, ancestors, evaluations of the likelihood, and for each site and
+        kernel its share of the moves, the share accepted and the share that changed the particle."""
+        return _output.diagnostics(self.islands, self._ready.kernels)
 
     def summary(self) -> str:
         """What a practitioner looks at first, as text."""
-        n = self.settings.num_particles
-        distinct = len(self.to_dataframe())
-        lines = [
-            f"status          {self.status.message}",
-            f"temperatures    {len(self.temperatures) - 1}, β reached {self.temperatures[-1]:.4g}",
-            f"log evidence    {self.log_evidence:.3f}",
-            f"distinct        {distinct} designs in {n} particles",
-            f"ancestors       {self.num_ancestors} of {n}",
-        ]
-        if len(self.ess):
-            lines.append(f"ESS             least {self.ess.min():.0f} of {n}")
-            lines.append(f"acceptance      {self.acceptance[0]:.3f} at first, {self.acceptance[-1]:.3f} at last")
-        return "\n".join([*lines, *(f"warning         {text}" for text in self.warnings())])
+        return _output.summary(self)
 
     def warnings(self) -> list[str]:
         """Signs that the posterior is poorly explored, each with advice."""
-        found = []
-        if self.status != _tempered.Status.CONVERGED:
-            found.append(self.status.message)
-        if len(self.acceptance) and self.acceptance[-1] < 0.01:
-            found.append(f"Only {100 * self.acceptance[-1]:.2g} % of the last moves were accepted; raise num_moves.")
-        if self.num_ancestors < 0.005 * self.settings.num_particles:
-            found.append(
-                f"All particles descend from {self.num_ancestors} of the prior's; raise num_particles or target_ess."
-            )
-        return found
+        return _output.warnings(self)
 
 
 _BAR = "{desc}: {n:.3g} |{bar}| {elapsed}<{remaining}{postfix}"
-
-
-def _columns(name: str, value: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of one deterministic value; a predictive distribution gives its mean and sd."""
-    if hasattr(value, "mean") and hasattr(value, "sd"):
-        mean, sd = np.asarray(jax.jit(lambda v: v.mean())(value)), np.asarray(jax.jit(lambda v: v.sd())(value))
-        return {f"{name}_mean": mean[rows], f"{name}_sd": sd[rows]}
-    array = np.asarray(value)
-    return {name: array[rows]} if array.ndim == 1 else {}

@@ -1,27 +1,34 @@
-"""Tempered sequential Monte Carlo over any pytree of strings: the functional core.
+"""Tempered sequential Monte Carlo: the functional core.
 
-    init(key) → state;   step(key, state) → (state, info);   run: step until β = 1, as one compiled loop.
+    init(key) → (state, tuning);   step(key, state, tuning, beta) → (state, tuning, info);   until β = 1.
 
-Particles start in the prior (β = 0). Each step finds the next β by the effective sample size, reweights by
-L^(β' - β), resamples, and moves every particle by kernels that leave p(x) L(x)^β' invariant (Del Moral, Doucet and
-Jasra 2006, doi 10.1111/j.1467-9868.2006.00553.x). The evidence is the product of the mean increments.
+Particles start in the prior (β = 0). Each step finds the next β by the effective sample size or takes a given one,
+reweights by L^(β' - β), resamples, and moves every particle by kernels that leave p(x) L(x)^β' invariant (Del Moral,
+Doucet and Jasra 2006, doi 10.1111/j.1467-9868.2006.00553.x). The evidence is the product of the mean increments. With
+`waste_free` = P only N/P particles are resampled, each starts a chain of P states, and all of them are kept (Dau and
+Chopin 2022, doi 10.1111/rssb.12475).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from .._types import Array
-from . import _weights
-from ._kernels import StringPrior, accept_log_prob, regrow_suffix
+from . import _tuning, _weights
+from ._model import CONTINUOUS, Particle, Problem
+from ._moves import Population, chunked, evaluate_where, move
+from ._resampling import RESAMPLING
+from ._tuning import Counts, Tuning
 
-Particle = dict[str, Array]
-LogLikelihood = Callable[[Particle], Array]
+AXIS = "particles"
+"""The name of the mesh axis over which particles are spread."""
 
 
 class Status(enum.IntEnum):
@@ -51,9 +58,9 @@ class State(NamedTuple):
     """N particles at one temperature, equally weighted.
 
     Attributes:
-        particles: the latent sites, each with leading axis N.
+        particles: the latent sites, each with leading axis N; continuous ones in unconstrained space.
         log_likelihood: `(N,)`.
-        ancestor: `(N,)` which particle of the prior each descends from.
+        ancestor: `(N,)` which particle of the prior each descends from; of a crossover, the one whose place it takes.
         beta: inverse temperature.
         log_evidence: log of the estimated normalising constant of p(x) L(x)^β.
     """
@@ -66,144 +73,138 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """Diagnostics of one step: the new β, the ESS of its weights, the share of accepted moves by site."""
+    """Diagnostics of one step.
+
+    Attributes:
+        beta: the new inverse temperature.
+        ess: effective sample size of its weights.
+        num_ancestors: particles of the prior with descendants.
+        counts: what each block's kernels did.
+        tuning: the tuning they did it with.
+        evaluations: of the likelihood of one particle.
+    """
 
     beta: Array
     ess: Array
-    acceptance: Array
+    num_ancestors: Array
+    counts: dict[str, Counts]
+    tuning: Tuning
+    evaluations: Array
 
 
 class Settings(NamedTuple):
-    """Static settings of a run."""
+    """Static settings of a step; see `SMC`."""
 
     num_particles: int
     target_ess: float
     num_moves: int
-    max_temperatures: int
+    resampling: str
+    waste_free: int
 
 
-class Run(NamedTuple):
-    """A finished run: T = `max_temperatures` rows of diagnostics, of which `num_steps` were made.
-
-    Attributes:
-        state: at the end.
-        prior: the particles and their log likelihood before the first step.
-        info: stacked diagnostics, `(T, ...)`.
-        num_steps: temperatures visited after β = 0.
-        status: a `Status`.
-    """
-
-    state: State
-    prior: tuple[Particle, Array]
-    info: Info
-    num_steps: Array
-    status: Array
+def particle_mesh(num_devices: int) -> Mesh:
+    """The first `num_devices` local devices, over which particles are spread."""
+    return Mesh(jax.local_devices()[:num_devices], (AXIS,))
 
 
-def init(key: Array, priors: dict[str, StringPrior], log_likelihood: LogLikelihood, num_particles: int) -> State:
+def init(key: Array, problem: Problem, kernels: dict[str, list[Any]], settings: Settings) -> tuple[State, Tuning]:
     """Particles drawn from the prior."""
-    keys = jax.random.split(key, len(priors))
-    particles = {
-        name: prior.sample(site_key, (num_particles,))
-        for site_key, (name, prior) in zip(keys, sorted(priors.items()), strict=True)
-    }
-    values = jax.vmap(log_likelihood)(particles)
-    beta = jnp.zeros((), values.dtype)
-    return State(particles, _no_nan(values), jnp.arange(num_particles), beta, jnp.zeros((), values.dtype))
+    num = settings.num_particles
+    particles = chunked(problem.draw, jax.random.split(key, num))
+    dtype = jax.eval_shape(problem.log_likelihood, jax.tree.map(lambda leaf: leaf[0], particles)).dtype
+    values, _ = evaluate_where(jnp.ones(num, bool), problem.log_likelihood, particles, jnp.full(num, -jnp.inf, dtype))
+    state = State(particles, values, jnp.arange(num), jnp.zeros((), dtype), jnp.zeros((), dtype))
+    return state, _tuning.start(kernels, dtype)._replace(scale=_scale(particles, problem))
 
 
 def step(
-    key: Array, state: State, priors: dict[str, StringPrior], log_likelihood: LogLikelihood, settings: Settings
-) -> tuple[State, Info]:
-    """One temperature: find β', reweight, resample, move."""
-    beta = _weights.next_beta(state.beta, state.log_likelihood, settings.target_ess)
-    log_weights = _weights.scaled(beta - state.beta, state.log_likelihood)
-    key_resample, key_move = jax.random.split(key)
-    chosen = _weights.systematic(key_resample, log_weights)
-    kept = State(
-        particles=jax.tree.map(lambda leaf: leaf[chosen], state.particles),
-        log_likelihood=state.log_likelihood[chosen],
-        ancestor=state.ancestor[chosen],
-        beta=beta,
-        log_evidence=state.log_evidence + _weights.log_mean_exp(log_weights),
-    )
-    moved, acceptance = move(key_move, kept, priors, log_likelihood, settings.num_moves)
-    return moved, Info(beta, _weights.ess(log_weights), acceptance)
-
-
-def move(
-    key: Array, state: State, priors: dict[str, StringPrior], log_likelihood: LogLikelihood, num_moves: int
-) -> tuple[State, Array]:
-    """`num_moves` sweeps over the sites; returns the share of accepted proposals, `(num_sites,)`."""
-    names = sorted(priors)
-    num = state.log_likelihood.shape[0]
-
-    def one(key: Array, particle: Particle, value: Array, name: str) -> tuple[Particle, Array, Array]:
-        key_propose, key_accept = jax.random.split(key)
-        proposal = regrow_suffix(key_propose, particle[name], priors[name])
-        candidate = {**particle, name: proposal.x}
-        new_value = _no_nan(log_likelihood(candidate))
-        log_alpha = accept_log_prob(state.beta, value, new_value, proposal.log_correction)
-        accepted = jnp.log(jax.random.uniform(key_accept, dtype=value.dtype)) < log_alpha
-        particle = {**particle, name: jnp.where(accepted, proposal.x, particle[name])}
-        return particle, jnp.where(accepted, new_value, value), accepted
-
-    def sweep(carry: tuple[Particle, Array], key: Array) -> tuple[tuple[Particle, Array], Array]:
-        particles, values = carry
-        shares = []
-        for site_key, name in zip(jax.random.split(key, len(names)), names, strict=True):
-            keys = jax.random.split(site_key, num)
-            particles, values, accepted = jax.vmap(lambda k, x, v, name=name: one(k, x, v, name))(
-                keys, particles, values
-            )
-            shares.append(accepted.mean())
-        return (particles, values), jnp.stack(shares)
-
-    carry = (state.particles, state.log_likelihood)
-    (particles, values), shares = jax.lax.scan(sweep, carry, jax.random.split(key, num_moves))
-    return state._replace(particles=particles, log_likelihood=values), shares.mean(0)
-
-
-def run(
     key: Array,
-    priors: dict[str, StringPrior],
-    log_likelihood: LogLikelihood,
+    state: State,
+    tuning: Tuning,
+    beta: Array,
+    problem: Problem,
+    kernels: dict[str, list[Any]],
     settings: Settings,
-    report: Callable[[Any, Any], None] | None = None,
-) -> Run:
-    """All temperatures, as one `lax.while_loop`.
+    mesh: Mesh | None = None,
+) -> tuple[State, Tuning, Info]:
+    """One temperature: find β', reweight, resample, move, tune.
 
     Args:
         key: random key.
-        priors: the distribution of each latent site.
-        log_likelihood: of one particle.
+        state: N particles.
+        tuning: of the kernels at this temperature.
+        beta: the next inverse temperature; NaN to find it by the effective sample size.
+        problem: the model.
+        kernels: by block.
         settings: static.
-        report: called on the host after every temperature with the number of steps made and β.
+        mesh: of the devices that the particles are spread over; None for one.
+
+    Returns:
+        The state, the tuning for the next temperature, and diagnostics.
     """
-    key_init, key_steps = jax.random.split(key)
-    first = init(key_init, priors, log_likelihood, settings.num_particles)
-    most, dtype = settings.max_temperatures, first.log_likelihood.dtype
-    empty = Info(jnp.zeros(most, dtype), jnp.zeros(most, dtype), jnp.zeros((most, len(priors)), dtype))
-    feasible = jnp.isfinite(first.log_likelihood).any()
-
-    def going_on(carry: tuple[State, Info, Array]) -> Array:
-        state, _, count = carry
-        return (state.beta < 1.0) & (count < most) & feasible
-
-    def body(carry: tuple[State, Info, Array]) -> tuple[State, Info, Array]:
-        state, table, count = carry
-        state, info = step(jax.random.fold_in(key_steps, count), state, priors, log_likelihood, settings)
-        if report is not None:
-            jax.debug.callback(report, count + 1, state.beta)
-        return state, jax.tree.map(lambda rows, row: rows.at[count].set(row), table, info), count + 1
-
-    last, table, count = jax.lax.while_loop(going_on, body, (first, empty, jnp.asarray(0)))
-    unfinished = jnp.where(feasible, Status.TOO_MANY_TEMPERATURES, Status.NO_MASS)
-    status = jnp.where(last.beta >= 1.0, Status.CONVERGED, unfinished)
-    last = last._replace(log_evidence=jnp.where(feasible, last.log_evidence, -jnp.inf))
-    return Run(last, (first.particles, first.log_likelihood), table, count, status)
+    found = _weights.next_beta(state.beta, state.log_likelihood, settings.target_ess)
+    beta = jnp.where(jnp.isnan(beta), found, beta).astype(state.beta.dtype)
+    log_weights = _weights.scaled(beta - state.beta, state.log_likelihood)
+    key_resample, key_move, key_kernels = jax.random.split(key, 3)
+    num_chains = settings.num_particles // settings.waste_free
+    chosen = RESAMPLING[settings.resampling](key_resample, log_weights, num_chains)
+    resampled = jax.tree.map(lambda leaf: leaf[chosen], Population(state.particles, state.log_likelihood))
+    spread = partial(_move, problem=problem, kernels=kernels, settings=settings, mesh=mesh)
+    kept, counts, evaluations = spread(key_move, key_kernels, resampled, beta, tuning)
+    ancestor = jnp.tile(state.ancestor[chosen], settings.waste_free)
+    moved = State(
+        kept.particles, kept.log_likelihood, ancestor, beta, state.log_evidence + _weights.log_mean_exp(log_weights)
+    )
+    present = jnp.zeros(settings.num_particles, bool).at[ancestor].set(True)
+    info = Info(beta, _weights.ess(log_weights), present.sum(), counts, tuning, evaluations)
+    tuned = _tuning.update(tuning, counts, kernels)._replace(scale=_scale(kept.particles, problem))
+    return moved, tuned, info
 
 
-def _no_nan(values: Array) -> Array:
-    """A likelihood that is not a number counts as zero; +inf would stop every particle, so it is capped."""
-    return jnp.minimum(jnp.where(jnp.isnan(values), -jnp.inf, values), jnp.finfo(values.dtype).max / 1e8)
+def _move(
+    key: Array,
+    kernel_key: Array,
+    population: Population,
+    beta: Array,
+    tuning: Tuning,
+    *,
+    problem: Problem,
+    kernels: dict[str, list[Any]],
+    settings: Settings,
+    mesh: Mesh | None,
+) -> tuple[Population, dict[str, Counts], Array]:
+    """The moves of one temperature, on each device for its own particles; N particles come back."""
+    several = settings.waste_free > 1
+    num_kept = settings.waste_free - 1 if several else 1
+
+    def local(key: Array, population: Population) -> tuple[Population, dict[str, Counts], Array]:
+        kept, counts, evaluations = move(
+            key, kernel_key, population, beta, tuning, problem, kernels, settings.num_moves, num_kept
+        )
+        if several:  # a chain's first state is the resampled particle itself
+            kept = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), population, kept)
+        return kept, counts, evaluations
+
+    if mesh is None:
+        kept, counts, evaluations = local(jax.random.fold_in(key, 0), population)
+    else:
+        spec, whole = PartitionSpec(AXIS), PartitionSpec()
+
+        def on_device(population: Population) -> tuple[Population, dict[str, Counts], Array]:
+            here = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+            kept, counts, evaluations = local(here, population)
+            return kept, jax.lax.psum(counts, AXIS), jax.lax.psum(evaluations, AXIS)
+
+        kept, counts, evaluations = jax.shard_map(
+            on_device, mesh=mesh, in_specs=spec, out_specs=(PartitionSpec(None, AXIS), whole, whole), check_vma=False
+        )(population)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept), counts, evaluations
+
+
+def _scale(particles: Particle, problem: Problem) -> Array:
+    """The Cholesky factor of the particles' covariance on the continuous block."""
+    sites = next((block.sites for block in problem.blocks if block.name == CONTINUOUS), ())
+    if not sites:
+        return jnp.zeros((0, 0))
+    z = jax.vmap(lambda particle: ravel_pytree({name: particle[name] for name in sites})[0])(particles)
+    return _tuning.covariance_factor(z)

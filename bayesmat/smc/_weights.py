@@ -1,4 +1,4 @@
-"""Weights in log space: effective sample size, the next temperature, resampling."""
+"""Weights in log space: effective sample size, the next temperature."""
 
 from __future__ import annotations
 
@@ -68,19 +68,3 @@ def next_beta(beta: Array, log_likelihood: Array, target: float, iterations: int
     top = jnp.log(jnp.maximum(most, jnp.finfo(log_likelihood.dtype).tiny))
     low, _ = jax.lax.fori_loop(0, iterations, halve, (top - 80.0, top))
     return jnp.where(keeps(most), 1.0, jnp.minimum(beta + jnp.exp(low), 1.0))
-
-
-def systematic(key: Array, log_weights: Array) -> Array:
-    """Systematic resampling: `(n,)` ancestors, each particle kept floor or ceil of n·w times.
-
-    A particle of zero weight is never chosen, also not by rounding.
-    """
-    num = log_weights.shape[0]
-    weights = jnp.exp(_shifted(log_weights))
-    cumulative = jnp.cumsum(weights)
-    points = (jnp.arange(num) + jax.random.uniform(key, dtype=weights.dtype)) / num
-    points = jnp.minimum(points * cumulative[-1], cumulative[-1] * (1 - jnp.finfo(weights.dtype).eps))
-    # The first particle whose cumulative weight exceeds the point has a positive weight of its own.
-    chosen = jnp.searchsorted(cumulative, points, side="right").astype(jnp.int32)
-    last_positive = num - 1 - jnp.argmax(weights[::-1] > 0)
-    return jnp.minimum(chosen, last_positive)

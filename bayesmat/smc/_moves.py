@@ -1,0 +1,259 @@
+"""Moves of a whole population: proposals by the kernels of each block, evaluation where it is needed, acceptance.
+
+All particles make the same kind of move at the same time, so that only one branch of the mixture is run; which kind
+is drawn without looking at the particles, so each move leaves the target invariant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from .._types import Array
+from . import _tuning
+from ._kernels import accept_log_prob
+from ._model import Block, Particle, Problem
+from ._tuning import Counts, Tuning
+from ._values import Density
+
+MAX_CHUNK = 8192
+"""Particles whose likelihood is evaluated at once; bounds the memory."""
+
+
+class Population(NamedTuple):
+    """n particles, leading axis n, and their log likelihoods `(n,)`."""
+
+    particles: Particle
+    log_likelihood: Array
+
+
+class _Proposed(NamedTuple):
+    """What a kernel proposes to n particles.
+
+    Attributes:
+        candidates: particles.
+        log_correction: `(n,)` the ratio but the likelihood's part; the pair's for a particle that has a partner.
+        partner: `(n,)` with whom a particle accepts; itself where alone.
+    """
+
+    candidates: Particle
+    log_correction: Array
+    partner: Array
+
+
+def chunked(function: Callable[..., Any], *arrays: Any) -> Any:
+    """`jax.vmap(function)` with bounded memory."""
+    num = len(jax.tree.leaves(arrays)[0])
+    if num <= MAX_CHUNK:
+        return jax.vmap(function)(*arrays)
+    return jax.lax.map(lambda row: function(*row), arrays, batch_size=MAX_CHUNK)
+
+
+def evaluate_where(
+    needed: Array, log_likelihood: Callable[[Particle], Array], candidates: Particle, otherwise: Array
+) -> tuple[Array, Array]:
+    """`(n,)` log likelihoods of the candidates that need it, `otherwise` of the rest; and how many were computed.
+
+    The needed ones are gathered into chunks, and only as many chunks are evaluated as hold them: what was refused
+    already, or did not change, costs nothing.
+    """
+    num = len(needed)
+    if num < 64:
+        return jnp.where(needed, jax.vmap(log_likelihood)(candidates), otherwise), jnp.asarray(num)
+    chunk = min(-(-num // 8), MAX_CHUNK)
+    order = jnp.argsort(~needed, stable=True)
+    order = jnp.concatenate([order, jnp.full(-num % chunk, num, order.dtype)])
+    count = needed.sum()
+
+    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, values = carry
+        rows = jax.lax.dynamic_slice(order, (first,), (chunk,))
+        new = jax.vmap(log_likelihood)(jax.tree.map(lambda leaf: leaf[rows.clip(0, num - 1)], candidates))
+        return first + chunk, values.at[rows].set(new.astype(values.dtype), mode="drop")
+
+    done, values = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.asarray(0), otherwise))
+    return jnp.where(needed, values, otherwise), done
+
+
+def _change(block: Block, name: str, particle: Particle, value: Array) -> tuple[Particle, Array]:
+    """The particle with another value of a site, and what that does to the priors that depend on it."""
+    candidate = {**particle, name: value}
+    return candidate, block.log_context(candidate) - block.log_context(particle)
+
+
+def _propose_string(kernel: Any, block: Block, size: Array, key: Array, particle: Particle) -> tuple[Particle, Array]:
+    (name,) = block.sites
+    x = particle[name]
+    rows = x.reshape(-1, x.shape[-1])
+    key_row, key_propose = jax.random.split(key)
+    row = jax.random.randint(key_row, (), 0, len(rows))
+    proposal = kernel.propose(key_propose, rows[row], block.prior(particle), size)
+    candidate, change = _change(block, name, particle, rows.at[row].set(proposal.x).reshape(x.shape))
+    return candidate, proposal.log_correction + change
+
+
+def _propose_discrete(
+    kernel: Any, block: Block, problem: Problem, beta: Array, key: Array, particle: Particle
+) -> tuple[Particle, Array]:
+    (name,) = block.sites
+    density = Density(
+        lambda value: block.log_prior({**particle, name: value}),
+        lambda value: problem.log_likelihood({**particle, name: value}),
+        beta,
+    )
+    proposal = kernel.propose(key, particle[name], block.prior(particle), block.support, density)
+    return {**particle, name: proposal.x}, proposal.log_correction
+
+
+def _propose_continuous(
+    kernel: Any, block: Block, problem: Problem, beta: Array, tuned: tuple[Array, Array], key: Array, particle: Particle
+) -> tuple[Particle, Array]:
+    scale, size = tuned
+    z, back = ravel_pytree({name: particle[name] for name in block.sites})
+    density = Density(
+        lambda value: block.log_prior({**particle, **back(value)}),
+        lambda value: problem.log_likelihood({**particle, **back(value)}),
+        beta,
+    )
+    proposal = kernel.propose(key, z, density, scale, size)
+    return {**particle, **back(proposal.x)}, proposal.log_correction
+
+
+def _propose_pairs(kernel: Any, block: Block, size: Array, key: Array, population: Population) -> _Proposed:
+    """Particles in random pairs; with an odd number one stays out."""
+    (name,) = block.sites
+    num = len(population.log_likelihood)
+    key_pairs, key_propose = jax.random.split(key)
+    mixed = jax.random.permutation(key_pairs, num)
+    first, second = mixed[: num // 2], mixed[num // 2 : 2 * (num // 2)]
+    one, other = (jax.tree.map(lambda leaf, rows=rows: leaf[rows], population.particles) for rows in (first, second))
+
+    def propose(key: Array, one: Particle, other: Particle) -> tuple[Array, Array, Array]:
+        shape = one[name].shape
+        x, y = one[name].reshape(-1, shape[-1]), other[name].reshape(-1, shape[-1])
+        key_row, key = jax.random.split(key)
+        row = jax.random.randint(key_row, (), 0, len(x))
+        proposal = kernel.propose(key, x[row], y[row], block.prior(one), block.prior(other), size)
+        new_x, new_y = (r.at[row].set(new).reshape(shape) for r, new in zip((x, y), proposal.x, strict=True))
+        change = _change(block, name, one, new_x)[1] + _change(block, name, other, new_y)[1]
+        return new_x, new_y, proposal.log_correction + change
+
+    new_x, new_y, log_correction = chunked(propose, jax.random.split(key_propose, num // 2), one, other)
+    values = population.particles[name].at[first].set(new_x).at[second].set(new_y)
+    corrections = jnp.full(num, -jnp.inf, log_correction.dtype).at[first].set(log_correction)
+    partner = jnp.arange(num).at[first].set(second).at[second].set(first)
+    return _Proposed({**population.particles, name: values}, corrections.at[second].set(log_correction), partner)
+
+
+def _propose(
+    kernel: Any, block: Block, problem: Problem, beta: Array, tuned: tuple[Array, Array], key: Array, pop: Population
+) -> _Proposed:
+    """One kernel's proposals to all particles."""
+    if kernel.kind == "pair":
+        return _propose_pairs(kernel, block, tuned[1], key, pop)
+    if kernel.kind == "string":
+        one = partial(_propose_string, kernel, block, tuned[1])
+    elif kernel.kind == "discrete":
+        one = partial(_propose_discrete, kernel, block, problem, beta)
+    else:
+        one = partial(_propose_continuous, kernel, block, problem, beta, tuned)
+    num = len(pop.log_likelihood)
+    candidates, corrections = chunked(one, jax.random.split(key, num), pop.particles)
+    return _Proposed(candidates, corrections, jnp.arange(num))
+
+
+def _accept(
+    key: Array, population: Population, proposed: _Proposed, delayed: Array, beta: Array, problem: Problem
+) -> tuple[Population, Array, Array, Array]:
+    """The population after acceptance, `(n,)` who accepted and who changed, and the evaluations it took."""
+    old, partner, correction = population.log_likelihood, proposed.partner, proposed.log_correction
+    num = len(old)
+    one = jnp.minimum(jnp.arange(num), partner)  # both of a pair look at the same random numbers
+    log_u = jnp.log(jax.random.uniform(key, (2, num), old.dtype))[:, one]
+    log_alpha = jnp.minimum(correction, 0.0)
+    # With delayed acceptance the first test is on the correction, and the second on the likelihood alone.
+    passed = jnp.where(delayed, log_u[0] < log_alpha, correction > -jnp.inf)
+    correction = jnp.where(delayed, jnp.where(passed, 0.0, -jnp.inf), correction)
+    differs = jnp.zeros(num, bool)
+    for new_leaf, old_leaf in zip(
+        jax.tree.leaves(proposed.candidates), jax.tree.leaves(population.particles), strict=True
+    ):
+        differs |= (new_leaf != old_leaf).reshape(num, -1).any(1)
+    new, evaluated = evaluate_where(passed & differs, problem.log_likelihood, proposed.candidates, old)
+    alone = partner == jnp.arange(num)
+    # A pair is accepted on the sum of both changes; -inf of either is -inf of the sum.
+    both_new = jnp.where(alone, new, new + new[partner])
+    both_old = jnp.where(alone, old, old + old[partner])
+    accepted = log_u[1] < accept_log_prob(beta, both_old, both_new, correction)
+
+    def keep(new_leaf: Array, old_leaf: Array) -> Array:
+        return jnp.where(accepted.reshape(-1, *[1] * (old_leaf.ndim - 1)), new_leaf, old_leaf)
+
+    particles = jax.tree.map(keep, proposed.candidates, population.particles)
+    return Population(particles, jnp.where(accepted, new, old)), accepted, accepted & differs, evaluated
+
+
+def move(
+    key: Array,
+    kernel_key: Array,
+    population: Population,
+    beta: Array,
+    tuning: Tuning,
+    problem: Problem,
+    kernels: dict[str, list[Any]],
+    num_moves: int,
+    num_kept: int,
+) -> tuple[Population, dict[str, Counts], Array]:
+    """`num_kept` times `num_moves` sweeps over the blocks.
+
+    Args:
+        key: for the particles.
+        kernel_key: for the choice of kernels; the same on all devices.
+        population: n particles.
+        beta: inverse temperature.
+        tuning: of the kernels.
+        problem: the model.
+        kernels: by block.
+        num_moves: sweeps between kept populations.
+        num_kept: how many populations are kept.
+
+    Returns:
+        The populations after each `num_moves` sweeps, leading axes `(num_kept, n)`; what the kernels did; the number of
+        likelihood evaluations.
+    """
+    total = num_moves * num_kept
+    orders = {
+        block.name: _tuning.order(jax.random.fold_in(kernel_key, i), tuning.rate[block.name], total)
+        for i, block in enumerate(problem.blocks)
+    }
+
+    def sweep(state: tuple[Population, Array], inputs: tuple[Array, dict[str, Array]]) -> tuple[Any, Any]:
+        (pop, evaluations), (key, chosen) = state, inputs
+        counts = {}
+        for i, block in enumerate(problem.blocks):
+            key_propose, key_accept = jax.random.split(jax.random.fold_in(key, i))
+            own, which = kernels[block.name], chosen[block.name]
+            tuned = (tuning.scale, tuning.size[block.name][which])
+            branches = [partial(_propose, kernel, block, problem, beta, tuned) for kernel in own]
+            proposed = jax.lax.switch(which, branches, key_propose, pop)
+            delayed = jnp.asarray([kernel.delayed for kernel in own])[which]
+            pop, accepted, changed, evaluated = _accept(key_accept, pop, proposed, delayed, beta, problem)
+            inside = jnp.asarray([getattr(kernel, "num_evaluations", 0) for kernel in own])[which]
+            evaluations = evaluations + evaluated + inside * len(accepted)
+            at = jax.nn.one_hot(which, len(own), dtype=pop.log_likelihood.dtype)
+            counts[block.name] = Counts(at * len(accepted), at * accepted.sum(), at * changed.sum())
+        return (pop, evaluations), counts
+
+    def keep(state: tuple[Population, Array], inputs: Any) -> tuple[Any, Any]:
+        state, counts = jax.lax.scan(sweep, state, inputs)
+        return state, (state[0], counts)
+
+    keys = jax.random.split(key, total)
+    inputs = jax.tree.map(lambda leaf: leaf.reshape(num_kept, num_moves, *leaf.shape[1:]), (keys, orders))
+    (_, evaluations), (kept, counts) = jax.lax.scan(keep, (population, jnp.zeros((), jnp.int32)), inputs)
+    return kept, jax.tree.map(lambda leaf: leaf.sum((0, 1)), counts), evaluations
