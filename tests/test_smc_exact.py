@@ -16,6 +16,7 @@ from enumeration import SMALL, TINY, TablePrior, all_strings, table_prior, tiny_
 from bayesmat import BayesmatError, smc
 
 NUM_SEEDS = 20
+P_TINY = tiny_prior()
 
 
 class Rewritable(TablePrior):
@@ -54,6 +55,9 @@ def prior() -> Rewritable:
     return Rewritable(table_prior(strings, p), jnp.log(jnp.asarray(q, jnp.float32)), jnp.asarray(thing))
 
 
+P_X = prior()
+
+
 def rows_of(x: Any) -> np.ndarray:
     strings = problem()[0]
     weights = (SMALL.num_tokens + 1) ** np.arange(SMALL.length)
@@ -69,7 +73,7 @@ def log_likelihood_of(x: Any) -> Any:
 
 
 def model() -> None:
-    x = numpyro.sample("molecule", prior())
+    x = numpyro.sample("molecule", P_X)
     numpyro.factor("target", log_likelihood_of(x))
 
 
@@ -138,42 +142,43 @@ def test_evidence_is_unbiased_on_a_frozen_plan() -> None:
     np.testing.assert_array_equal(frozen.temperatures[1:], pilot.plan.beta)
 
 
-@pytest.mark.parametrize("beta", [0.3, 1.0])
-def test_moves_of_a_population_keep_its_law(beta) -> None:
+def test_moves_of_a_population_keep_its_law() -> None:
     """Particles drawn from the target itself and moved by the mixture of all kernels are still the target's."""
     from bayesmat.smc import _model, _moves, _plan, _tuning
 
     strings, p, ell = problem()
-    weight = np.where(np.isfinite(ell), p * np.exp(beta * np.nan_to_num(ell, neginf=0)), 0)
-    target, num = weight / weight.sum(), 40_000
-    program = _model.split(model, (), {})
-    kernels = _plan.assign_kernels(program, ALL_KERNELS)
+    num = 20_000
+    program, _ = _model.split(model, (), {})
+    kernels = _plan.assign_kernels(program, program.closed, ALL_KERNELS)
 
     @jax.jit
-    def moved(key, x, values):
-        problem = program.bind(program.constants)
+    def moved(key, arrays, beta, x, values):
         tuning = _tuning.start(kernels, jnp.float32)
         key, key_kernels = jax.random.split(key)
         population = _moves.Population({"molecule": x}, values)
-        return _moves.move(key, key_kernels, population, jnp.float32(beta), tuning, problem, kernels, 6, 1)
+        return _moves.move(key, key_kernels, population, beta, tuning, program.bind(arrays), kernels, 6, 1)
 
-    start = np.random.default_rng(3).choice(len(strings), num, p=target)
-    kept, counts, _ = moved(jax.random.key(5), jnp.asarray(strings[start]), jnp.asarray(ell[start], jnp.float32))
-    assert (np.asarray(counts["molecule"].tried) == num).all()  # each of six kernels once
-    assert (np.asarray(counts["molecule"].changed) > 0.01 * num).all()
-    rows = rows_of(kept.particles["molecule"][0])
-    assert (rows != start).mean() > 0.5
-    np.testing.assert_allclose(kept.log_likelihood[0], ell[rows], rtol=1e-5)
-    found, expected = np.bincount(rows, minlength=len(strings)), num * target
-    assert found[expected == 0].sum() == 0
-    keep = expected >= 5
-    chi2 = ((found - expected)[keep] ** 2 / expected[keep]).sum()
-    assert chi2 < keep.sum() + 4 * np.sqrt(2 * keep.sum())
+    for beta in (0.3, 1.0):
+        weight = np.where(np.isfinite(ell), p * np.exp(beta * np.nan_to_num(ell, neginf=0)), 0)
+        target = weight / weight.sum()
+        start = np.random.default_rng(3).choice(len(strings), num, p=target)
+        x, values = jnp.asarray(strings[start]), jnp.asarray(ell[start], jnp.float32)
+        kept, counts, _ = moved(jax.random.key(5), program.closed, jnp.float32(beta), x, values)
+        assert (np.asarray(counts["molecule"].tried) == num).all()  # each of six kernels once
+        assert (np.asarray(counts["molecule"].changed) > 0.01 * num).all()
+        rows = rows_of(kept.particles["molecule"][0])
+        assert (rows != start).mean() > 0.5
+        np.testing.assert_allclose(kept.log_likelihood[0], ell[rows], rtol=1e-5)
+        found, expected = np.bincount(rows, minlength=len(strings)), num * target
+        assert found[expected == 0].sum() == 0
+        keep = expected >= 5
+        chi2 = ((found - expected)[keep] ** 2 / expected[keep]).sum()
+        assert chi2 < keep.sum() + 4 * np.sqrt(2 * keep.sum())
 
 
 def mixed_model() -> None:
     """String, number and class; the number's prior depends on the class, the class's on the string."""
-    x = numpyro.sample("molecule", prior())
+    x = numpyro.sample("molecule", P_X)
     oxygens = (x == SMALL.names.index("O")).sum()
     kind = numpyro.sample("kind", dist.Categorical(logits=jnp.array([0.4, -0.2, 0.1]) * oxygens))
     z = numpyro.sample("z", dist.Normal(0.7 * kind - 0.3, 1.0 + 0.5 * kind))
@@ -224,7 +229,7 @@ def test_strings_in_a_plate_agree_with_enumeration() -> None:
 
     def pair() -> None:
         with numpyro.plate("reactants", 2):
-            x = numpyro.sample("molecule", prior())
+            x = numpyro.sample("molecule", P_X)
         numpyro.factor("target", -0.7 * jnp.abs((x > 0).sum() - 6.0))
 
     lengths = (strings > 0).sum(1)
@@ -281,23 +286,28 @@ def test_same_key_same_particles_and_one_compilation() -> None:
     assert setup.compiled.step._cache_size() == 1 and setup.compiled.init._cache_size() == 1
 
 
-def test_arguments_are_data_of_the_compiled_program() -> None:
+@pytest.mark.parametrize("as_data", [False, True])
+def test_other_data_of_one_shape_is_no_other_program(as_data) -> None:
+    looks = []
+
     def line(x, y) -> None:
+        looks.append(0)
         slope = numpyro.sample("slope", dist.Normal(0, 1))
         numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
 
     x = jnp.arange(5.0)
-    sampler = smc.SMC(line, 64, num_moves=2, progress_bar=False)
+    sampler = smc.SMC(line, 64, num_moves=2, jit_model_args=as_data, progress_bar=False)
     sampler.run(jax.random.key(0), x, 2 * x)
-    up = np.asarray(sampler.get_samples()["slope"]).mean()
+    up, first = np.asarray(sampler.get_samples()["slope"]).mean(), len(looks)
     sampler.run(jax.random.key(0), x, -2 * x)
     assert len(sampler._compiled) == 1
     assert up > 1 and np.asarray(sampler.get_samples()["slope"]).mean() < -1
+    assert (len(looks) == first) == as_data
 
 
 def test_impossible_target_ends_with_a_status() -> None:
     def impossible() -> None:
-        x = numpyro.sample("molecule", tiny_prior())
+        x = numpyro.sample("molecule", P_TINY)
         numpyro.factor("target", jnp.where(x[0] >= 0, -jnp.inf, 0.0))
 
     sampler = smc.SMC(impossible, 32, progress_bar=False)
@@ -309,7 +319,7 @@ def test_impossible_target_ends_with_a_status() -> None:
 
 def test_sharp_target_ends_below_one_when_temperatures_run_out() -> None:
     def sharp() -> None:
-        x = numpyro.sample("molecule", tiny_prior())
+        x = numpyro.sample("molecule", P_TINY)
         numpyro.factor("target", 500.0 * (x * jnp.arange(TINY.length)).sum() - 1e6)
 
     sampler = smc.SMC(sharp, 32, num_moves=1, max_temperatures=2, progress_bar=False)
@@ -321,7 +331,7 @@ def test_sharp_target_ends_below_one_when_temperatures_run_out() -> None:
 
 def test_likelihood_that_is_no_number_counts_as_impossible() -> None:
     def broken() -> None:
-        x = numpyro.sample("molecule", prior())
+        x = numpyro.sample("molecule", P_X)
         numpyro.factor("target", jnp.where((x > 0).sum() > 3, jnp.nan, 1e30 * (x[0] == 1)))
 
     sampler = smc.SMC(broken, 64, num_moves=2, progress_bar=False)
@@ -336,10 +346,10 @@ def test_models_that_cannot_be_sampled_are_refused() -> None:
         numpyro.factor("target", jnp.asarray(0.0))
 
     def prior_only() -> None:
-        numpyro.sample("molecule", tiny_prior())
+        numpyro.sample("molecule", P_TINY)
 
     def parameter() -> None:
-        x = numpyro.sample("molecule", tiny_prior())
+        x = numpyro.sample("molecule", P_TINY)
         numpyro.factor("target", numpyro.param("slope", 1.0) * x.sum())
 
     def subsampled() -> None:

@@ -1,6 +1,6 @@
 """p(θ|D): posteriors of NumPyro models, and whether their predictions can be believed. Knows no chemistry."""
 
-from ._arviz import (
+from .._arviz import (
     InferenceData as InferenceData,
     load as load,
     save as save,

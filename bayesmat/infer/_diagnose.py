@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from ._arviz import InferenceData, convergence
+from .._arviz import InferenceData, convergence
 
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE = 50.0

@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import init_to_median
 from numpyro.infer.util import initialize_model
 
+from .._arviz import InferenceData, to_inference_data
 from .._types import Array, BayesmatError
-from ._arviz import InferenceData, to_inference_data
 from ._diagnose import InferenceWarning
 
 MAX_PARAMETERS = 2000

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpyro.infer import MCMC, NUTS, init_to_median
 
+from .._arviz import InferenceData, to_inference_data
 from .._types import Array, BayesmatError
-from ._arviz import InferenceData, to_inference_data
 from ._diagnose import diagnose
 
 _STATS = {"diverging": "diverging", "potential_energy": "lp", "num_steps": "n_steps", "accept_prob": "acceptance_rate"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,9 @@ from .._types import BayesmatError, replacing
 
 def fingerprint(text: str, arrays: Iterable[Any], settings: Any) -> str:
     """A hash of everything that decides a run: the program, its data, its settings."""
-    digest = hashlib.sha256(f"{text}\n{settings}".encode())
-    for array in arrays:
-        value = np.asarray(array)
-        digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
+    values = [np.ascontiguousarray(array) for array in arrays]
+    data = sorted(hashlib.sha256(f"{v.dtype}{v.shape}".encode() + v.tobytes()).hexdigest() for v in values)
+    return hashlib.sha256(f"{text}\n{data}\n{settings}".encode()).hexdigest()
 
 
 def save(path: Path, tree: Any, card: dict[str, Any]) -> None:
@@ -46,10 +44,10 @@ def load(path: Path, like: Any, expected: str) -> tuple[Any, dict[str, Any]]:
         BayesmatError: the file cannot be read, or belongs to another run.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             card = json.loads(str(found["card"]))
             leaves = [found[name] for name in sorted(found.files) if name != "card"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BayesmatError(
             f"{path} is no checkpoint of a sampler ({error}); delete it or run without resume"
         ) from error

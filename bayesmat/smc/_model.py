@@ -35,7 +35,7 @@ class Block(NamedTuple):
         prior: the distribution of a string or discrete site given the other sites.
         log_prior: log density of the block's own sites and of those whose distribution depends on them.
         log_context: the same without the block's own sites.
-        support: values of a discrete site that can be enumerated, else None.
+        support: values of a discrete site that can be listed, else None.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Block(NamedTuple):
     prior: Callable[[Particle], Any]
     log_prior: Callable[[Particle], Array]
     log_context: Callable[[Particle], Array]
-    support: Array | None
+    support: Callable[[Particle], Array] | None
 
 
 class Problem(NamedTuple):
@@ -68,67 +68,183 @@ class Program(NamedTuple):
 
     Attributes:
         bind: from the arrays, the problem.
-        constants: the arrays that the model closes over.
+        closed: the arrays that the model closes over; the arrays of the problem are these and the arguments' leaves.
         text: what the problem computes; equal texts of equal shapes compile to the same.
+        identity: the same for checkpoints, which other processes read.
         example: a particle.
     """
 
-    bind: Callable[[list[list[Array]]], Problem]
-    constants: list[list[Array]]
+    bind: Callable[[list[Array]], Problem]
+    closed: list[Array]
     text: str
+    identity: str
     example: Particle
 
 
-def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: bool = False) -> tuple[Program, Any]:
     """Split a model into its prior and its likelihood.
+
+    The model is traced once, as a function of a particle; each part is what of that program its outputs need.
+
+    Args:
+        model: a NumPyro model function.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        as_data: whether the arguments are inputs of the program, not part of it.
+
+    Returns:
+        The program, and the leaves of the arguments that are its inputs.
 
     Raises:
         BayesmatError: the model has no latent site or no likelihood, or a latent site that cannot be sampled.
     """
-    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-    sites = _latent_sites(trace)
-    at = partial(_trace_at, model, args, kwargs, {name: site["fn"].is_discrete for name, site in sites.items()})
-    functions: dict[str, Callable[..., Any]] = {
-        "draw": lambda key: _draw(model, args, kwargs, key),
-        "log_likelihood": lambda particle: _log_likelihood(at(particle)[0]),
-        "values": lambda particle: _values(at(particle)[0]),
-    }
-    example = jax.eval_shape(functions["draw"], jax.random.key(0))
-    dependents = {name: _dependents(name, at, example) for name in sites}
-    plans = _plan_blocks(sites)
-    for name, (kind, own) in plans.items():
-        others = sorted({other for site in own for other in dependents[site]} - set(own))
-        functions[f"{name} prior"] = partial(_distribution, at, own[0]) if kind != "continuous" else lambda particle: ()
-        functions[f"{name} log_prior"] = partial(_log_prior, at, (*own, *others))
-        functions[f"{name} log_context"] = partial(_log_prior, at, tuple(others))
-    compiled = {
-        name: _hoisted(function, jax.random.key(0) if name == "draw" else example)
-        for name, function in functions.items()
-    }
-    supports = {name: _support(sites[own[0]]["fn"]) for name, (kind, own) in plans.items() if kind == "discrete"}
+    leaves, structure = jax.tree.flatten((args, kwargs) if as_data else ())
+    sites: dict[str, Any] = {}
 
-    def bind(constants: list[list[Array]]) -> Problem:
-        bound = {
-            name: partial(evaluate, given)
-            for (name, (evaluate, _, _)), given in zip(compiled.items(), constants, strict=True)
+    def arguments(leaves: list[Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return jax.tree.unflatten(structure, leaves) if as_data else (args, kwargs)
+
+    def draw(leaves: list[Array], key: Array) -> Particle:
+        given, named = arguments(leaves)
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(*given, **named)
+        sites.update(_latent_sites(trace))
+        return _particle(sites)
+
+    try:
+        drawing = jax.make_jaxpr(draw, return_shape=True)(leaves, jax.random.key(0))
+    except jax.errors.JAXTypeError as error:
+        error.add_note("The model is compiled: load data and priors outside it, and branch with jnp.where.")
+        raise
+    example = drawing[1]
+    discrete = {name: site["fn"].is_discrete for name, site in sites.items()}
+    plans = _plan_blocks(sites)
+    listed = [
+        name for name, (kind, _) in plans.items() if kind == "discrete" and _support(sites[name]["fn"]) is not None
+    ]
+
+    def everything(leaves: list[Array], particle: Particle) -> dict[str, Any]:
+        trace, log_dets = _trace_at(model, *arguments(leaves), discrete, particle)
+        return {
+            "log_likelihood": _log_likelihood(trace),
+            "values": _values(trace),
+            "log_prior": {name: _log_prior(trace[name], log_dets.get(name, 0.0)) for name in sites},
+            "prior": {own[0]: _distribution(trace[own[0]]) for kind, own in plans.values() if kind != "continuous"},
+            "support": {name: _support(trace[name]["fn"]) for name in listed},
         }
+
+    traced = jax.make_jaxpr(everything, return_shape=True)(leaves, example)
+    closed = [*drawing[0].consts, *traced[0].consts]
+    whole = _Whole(*traced, len(drawing[0].consts), len(closed), len(leaves))
+    parts = {"draw": _Whole(*drawing, 0, len(closed), len(leaves)).part(())}
+    parts |= {name: whole.part((name,)) for name in ("log_likelihood", "values")}
+    own_log_prior = {name: whole.part(("log_prior", name)) for name in sites}
+    for name, (_, own) in plans.items():
+        others = [t for t in sites if t not in own and any(own_log_prior[t].uses(s, example) for s in own)]
+        parts[f"{name} prior"] = whole.part(("prior", name))
+        parts[f"{name} support"] = whole.part(("support", name))
+        parts[f"{name} log_prior"] = whole.part(*(("log_prior", site) for site in (*own, *others)))
+        parts[f"{name} log_context"] = whole.part(*(("log_prior", site) for site in others))
+
+    def bind(arrays: list[Array]) -> Problem:
+        bound = {name: partial(part.evaluate, arrays) for name, part in parts.items()}
         blocks = tuple(
             Block(
                 name,
                 kind,
                 own,
                 prior=bound[f"{name} prior"],
-                log_prior=bound[f"{name} log_prior"],
-                log_context=bound[f"{name} log_context"],
-                support=supports.get(name),
+                log_prior=partial(_total, bound[f"{name} log_prior"]),
+                log_context=partial(_total, bound[f"{name} log_context"]),
+                support=bound[f"{name} support"] if name in listed else None,
             )
             for name, (kind, own) in plans.items()
         )
         return Problem(blocks, bound["log_likelihood"], bound["draw"], bound["values"])
 
-    text = "\n".join(f"{name}: {text}" for name, (_, _, text) in compiled.items())
-    # Addresses of host callbacks differ from process to process.
-    return Program(bind, [given for _, given, _ in compiled.values()], re.sub(r"0x[0-9a-f]+", "", text), example)
+    text = {name: f"{part.given}: {part.jaxpr}" for name, part in parts.items()}
+    return Program(bind, closed, str(text), _identity(parts), example), leaves
+
+
+def _identity(parts: dict[str, _Part]) -> str:
+    """What a model computes, in words that do not differ between processes."""
+    # The leaves of a distribution have no order of their own, and its log density says the same.
+    texts = [str(part.jaxpr) for name, part in parts.items() if not name.endswith(" prior")]
+    return re.sub(r"0x[0-9a-f]+", "", "\n".join(texts))  # the addresses of host callbacks
+
+
+class _Part(NamedTuple):
+    """Some outputs of a traced program, and what of it they need.
+
+    Attributes:
+        jaxpr: the program, of some arrays and some leaves of the argument.
+        structure: of its outputs.
+        given: which of the problem's arrays it takes.
+        used: which leaves of the argument it takes.
+    """
+
+    jaxpr: Any
+    structure: Any
+    given: list[int]
+    used: list[bool]
+
+    def evaluate(self, arrays: list[Array], argument: Any) -> Any:
+        """The outputs."""
+        leaves = [leaf for leaf, used in zip(jax.tree.leaves(argument), self.used, strict=True) if used]
+        outputs = jax.core.eval_jaxpr(self.jaxpr, (), *(arrays[i] for i in self.given), *leaves)
+        return jax.tree.unflatten(self.structure, outputs)
+
+    def uses(self, name: str, example: Particle) -> bool:
+        """Whether a site of the particle matters."""
+        return dict(zip(sorted(example), self.used, strict=True))[name]
+
+
+class _Whole:
+    """A traced program, from which parts are taken.
+
+    Args:
+        closed: its jaxpr, of the leaves of the model's arguments and of an argument of its own.
+        shape: of its outputs.
+        first: the number of its first constant among the problem's arrays.
+        first_leaf: the same of the leaves.
+        num_leaves: how many there are.
+    """
+
+    def __init__(self, closed: Any, shape: Any, first: int, first_leaf: int, num_leaves: int):
+        self.numbers = [*range(first, first + len(closed.consts)), *range(first_leaf, first_leaf + num_leaves)]
+        inside = closed.jaxpr
+        self.jaxpr = inside.replace(
+            constvars=[],
+            invars=[*inside.constvars, *inside.invars],
+            debug_info=inside.debug_info.with_unknown_names(),
+        )
+        self.shape = shape
+
+    def part(self, *paths: tuple[str, ...]) -> _Part:
+        """The program of what stands at paths of the output, without what they do not need.
+
+        One path gives what stands there, or an empty tuple if nothing does; several, or none, give a list.
+        """
+        count = len(jax.tree.leaves(self.shape))
+        found = [_at_path(jax.tree.unflatten(jax.tree.structure(self.shape), range(count)), path) for path in paths]
+        chosen = found[0] if len(paths) == 1 else found
+        wanted = jax.tree.leaves(chosen)
+        mask = [i in set(wanted) for i in range(count)]
+        jaxpr, used = partial_eval.dce_jaxpr(self.jaxpr, mask)
+        given = [number for number, needed in zip(self.numbers, used, strict=False) if needed]
+        # The pruned program keeps the order of the outputs; the selection may have another.
+        order = {number: place for place, number in enumerate(sorted(wanted))}
+        outputs = [jaxpr.outvars[order[number]] for number in wanted]
+        return _Part(jaxpr.replace(outvars=outputs), jax.tree.structure(chosen), given, used[len(self.numbers) :])
+
+
+def _at_path(tree: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        tree = tree.get(name, ())
+    return tree
+
+
+def _total(terms: Callable[[Particle], Any], particle: Particle) -> Array:
+    return sum(jax.tree.leaves(terms(particle)), jnp.zeros(()))
 
 
 def unwrapped(fn: Any) -> Any:
@@ -204,39 +320,29 @@ def _trace_at(
     return handlers.trace(fixed).get_trace(*args, **kwargs), log_dets
 
 
-def _draw(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], key: Array) -> Particle:
-    """A particle from the prior."""
-    trace = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+def _particle(sites: dict[str, Any]) -> Particle:
+    """The values of latent sites, continuous ones in unconstrained space."""
     particle = {}
-    for name, site in trace.items():
-        if site["type"] == "sample" and not site["is_observed"]:
-            if site["fn"].is_discrete:
-                particle[name] = site["value"]
-            else:
-                z = dist.biject_to(site["fn"].support).inv(site["value"])
-                # A draw on the edge of its support, which rounding allows, has no finite z.
-                most = -jnp.log(jnp.finfo(z.dtype).tiny) / 2
-                particle[name] = jnp.clip(z, -most, most) if _is_bounded(site["fn"]) else z
-    return dict(sorted(particle.items()))
+    for name, site in sites.items():
+        particle[name] = site["value"]
+        if not site["fn"].is_discrete:
+            z = dist.biject_to(site["fn"].support).inv(site["value"])
+            # A draw on the edge of its support, which rounding allows, has no finite z.
+            most = -jnp.log(jnp.finfo(z.dtype).tiny) / 2
+            particle[name] = jnp.clip(z, -most, most) if _is_bounded(site["fn"]) else z
+    return particle
 
 
 def _is_bounded(fn: Any) -> bool:
     return not isinstance(dist.biject_to(fn.support), dist.transforms.IdentityTransform)
 
 
-def _distribution(at: Callable[..., Any], name: str, particle: Particle) -> Any:
-    fn = at(particle)[0][name]["fn"]
-    return unwrapped(fn) if is_string(fn) else fn
+def _distribution(site: dict[str, Any]) -> Any:
+    return unwrapped(site["fn"]) if is_string(site["fn"]) else site["fn"]
 
 
-def _log_prior(at: Callable[..., Any], names: tuple[str, ...], particle: Particle) -> Array:
-    total = jnp.zeros(())
-    if not names:
-        return total
-    trace, log_dets = at(particle)
-    for name in names:
-        total = total + jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"])) + log_dets.get(name, 0.0)
-    return total
+def _log_prior(site: dict[str, Any], log_det: Array | float) -> Array:
+    return jnp.sum(site["fn"].log_prob(site["value"])) + log_det
 
 
 def _log_likelihood(trace: dict[str, Any]) -> Array:
@@ -256,28 +362,3 @@ def _values(trace: dict[str, Any]) -> dict[str, Any]:
         for name, site in trace.items()
         if site["type"] in named and not site.get("is_observed", False)
     }
-
-
-def _dependents(name: str, at: Callable[..., Any], example: Particle) -> list[str]:
-    """The other sites whose distribution depends on the value of a site: what of the program survives says so."""
-    found = []
-    for other in example:
-        if other == name:
-            continue
-        closed = jax.make_jaxpr(partial(_log_prior, at, (other,)))(example)
-        used = partial_eval.dce_jaxpr(closed.jaxpr, [True])[1]
-        if dict(zip(sorted(example), used, strict=True))[name]:
-            found.append(other)
-    return found
-
-
-def _hoisted(function: Callable[..., Any], example: Any) -> tuple[Callable[..., Any], list[Array], str]:
-    """A function of (constants, argument) with the arrays it closes over, and its text."""
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(example)
-    structure = jax.tree.structure(shape)
-
-    def evaluate(constants: list[Array], argument: Any) -> Any:
-        leaves = jax.core.eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(argument))
-        return jax.tree.unflatten(structure, leaves)
-
-    return evaluate, list(closed.consts), str(closed.jaxpr)

@@ -106,7 +106,8 @@ def _propose_discrete(
         lambda value: problem.log_likelihood({**particle, name: value}),
         beta,
     )
-    proposal = kernel.propose(key, particle[name], block.prior(particle), block.support, density)
+    support = None if block.support is None else block.support(particle)
+    proposal = kernel.propose(key, particle[name], block.prior(particle), support, density)
     return {**particle, name: proposal.x}, proposal.log_correction
 
 

@@ -98,9 +98,8 @@ def to_table(
     for name, value in samples.items():
         if name in priors:
             continue
-        if hasattr(value, "mean") and hasattr(value, "sd"):
-            table[f"{name}_mean"] = np.asarray(jax.jit(lambda v: v.mean())(value))[first]
-            table[f"{name}_sd"] = np.asarray(jax.jit(lambda v: v.sd())(value))[first]
+        if _is_predictive(value):
+            table |= {column: moments[first] for column, moments in _moments(name, value).items()}
             continue
         for column, elements in _elements(name, np.asarray(value, float)).items():
             table[column] = mean(elements)
@@ -109,6 +108,23 @@ def to_table(
             if (sd > 1e-4 * (np.abs(table[column]) + 1e-30)).any():
                 table[f"{column}_sd"] = sd
     return pd.DataFrame(table).sort_values(["weight", "log_likelihood"], ascending=False, ignore_index=True)
+
+
+def as_arrays(samples: dict[str, Any], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Samples with one leading axis as arrays with leading axes `shape`."""
+    arrays: dict[str, Any] = {}
+    for name, value in samples.items():
+        arrays |= _moments(name, value) if _is_predictive(value) else {name: value}
+    return {name: np.asarray(array).reshape(*shape, *np.shape(array)[1:]) for name, array in arrays.items()}
+
+
+def _is_predictive(value: Any) -> bool:
+    return hasattr(value, "mean") and hasattr(value, "sd")
+
+
+def _moments(name: str, value: Any) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of predictive distributions."""
+    return {f"{name}_{part}": np.asarray(jax.jit(lambda v, p=part: getattr(v, p)())(value)) for part in ("mean", "sd")}
 
 
 def diagnostics(islands: list[Island], kernels: dict[str, list[Any]]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._types import BayesmatError
+from .._types import Array, BayesmatError
 from ._kernels import check_string_kernel, default_string_kernels
 from ._model import Block, Program
 from ._run import Plan
@@ -20,17 +20,18 @@ MOST_GIBBS = 64
 """Evaluations of the likelihood that a Gibbs sweep over one site may take before prior draws are the default."""
 
 
-def assign_kernels(program: Program, given: Any) -> dict[str, list[Any]]:
+def assign_kernels(program: Program, arrays: list[Array], given: Any) -> dict[str, list[Any]]:
     """The kernels of each block.
 
     Args:
         program: the model.
+        arrays: its data.
         given: a list, or lists by site, or None; a block for which there is none gets the default.
 
     Raises:
         BayesmatError: a kernel suits no site, or a site is named that is not there.
     """
-    problem = program.bind(program.constants)
+    problem = program.bind(arrays)
     names = [block.name for block in problem.blocks]
     if isinstance(given, Mapping):
         if unknown := sorted(set(given) - set(names)):
@@ -73,8 +74,8 @@ def _default(block: Block, prior: Any, program: Program, has_string: bool) -> li
         return [RandomWalk()] if has_string else [RandomWalk(), HMC()]
     if block.support is None:
         return [PriorDraw()]
-    size = int(np.prod(program.example[block.name].shape))
-    return [Gibbs()] if size * len(block.support) <= MOST_GIBBS else [PriorDraw(), Gibbs()]
+    evaluations = program.example[block.name].size * jax.eval_shape(block.support, program.example).size
+    return [Gibbs()] if evaluations <= MOST_GIBBS else [PriorDraw(), Gibbs()]
 
 
 def checked_schedule(schedule: Any) -> Plan | None:

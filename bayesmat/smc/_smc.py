@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .._arviz import InferenceData, to_inference_data
 from .._types import Array, BayesmatError
 from . import _checkpoint, _hosts, _model, _output, _plan, _run
 from ._resampling import RESAMPLING
@@ -54,6 +55,8 @@ class SMC:
         num_devices: local devices over which particles are spread; None for all that divide N/P evenly.
         checkpoint: folder where the state is kept after every temperature.
         resume: whether to go on from what is in that folder; the result is that of an uninterrupted run.
+        jit_model_args: whether the model's arguments, all arrays, are data of the compiled program: runs with other
+            values of the same shapes then do not look at the model again.
         progress_bar: whether to show β as it rises.
 
     Raises:
@@ -88,6 +91,7 @@ class SMC:
         num_devices: int | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
+        jit_model_args: bool = False,
         progress_bar: bool = True,
     ):
         if num_particles < 2 or num_moves < 1 or max_temperatures < 1 or islands < 1 or not 0 < target_ess < 1:
@@ -111,7 +115,9 @@ class SMC:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.resume = resume
         self.progress_bar = progress_bar
+        self.jit_model_args = jit_model_args
         self._compiled: dict[str, _Setup] = {}
+        self._by_shape: dict[str, _Setup] = {}
         self._setup: _Setup | None = None
         self._constants: Any = None
         self._islands: list[Island] = []
@@ -122,13 +128,8 @@ class SMC:
         Args:
             key: random key; the same key gives the same particles.
         """
-        program = _model.split(self.model, args, kwargs)
-        if program.text not in self._compiled:
-            kernels = _plan.assign_kernels(program, self.kernels)
-            compiled = _run.compile_parts(program, kernels, self.settings, self.num_devices)
-            self._compiled[program.text] = _Setup(program, kernels, compiled)
-        self._setup, self._constants = self._compiled[program.text], program.constants
-        identity = "" if self.checkpoint is None else self._identity(key, program)
+        self._setup, self._constants = self._prepared(args, kwargs)
+        identity = "" if self.checkpoint is None else self._identity(key)
         mine = _hosts.my_islands(self.num_islands)
         with tqdm(
             total=float(len(mine)),
@@ -139,6 +140,24 @@ class SMC:
         ) as bar:
             found = [self._run_island(key, island, done, bar, identity) for done, island in enumerate(mine)]
         self._islands = _hosts.gathered(found, self._most)
+
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Setup, list[Array]]:
+        """The compiled program for some arguments, and its arrays."""
+        if self.jit_model_args:
+            leaves, structure = jax.tree.flatten((args, kwargs))
+            shapes = str((structure, [(np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]))
+            if shapes in self._by_shape:
+                setup = self._by_shape[shapes]
+                return setup, [*setup.program.closed, *map(jnp.asarray, leaves)]
+        program, leaves = _model.split(self.model, args, kwargs, self.jit_model_args)
+        arrays = [*program.closed, *map(jnp.asarray, leaves)]
+        if program.text not in self._compiled:
+            kernels = _plan.assign_kernels(program, arrays, self.kernels)
+            compiled = _run.compile_parts(program, kernels, self.settings, self.num_devices)
+            self._compiled[program.text] = _Setup(program, kernels, compiled)
+        if self.jit_model_args:
+            self._by_shape[shapes] = self._compiled[program.text]
+        return self._compiled[program.text], arrays
 
     @property
     def _ready(self) -> _Setup:
@@ -168,10 +187,10 @@ class SMC:
             self.resume,
         )
 
-    def _identity(self, key: Array, program: _model.Program) -> str:
-        data = [jax.random.key_data(key), *jax.tree.leaves((program.constants, self.schedule))]
+    def _identity(self, key: Array) -> str:
+        data = [jax.random.key_data(key), *jax.tree.leaves((self._constants, self.schedule))]
         decided = (self.settings, self.num_islands, self.max_temperatures, self.num_devices, self._ready.kernels)
-        return _checkpoint.fingerprint(program.text, data, decided)
+        return _checkpoint.fingerprint(self._ready.program.identity, data, decided)
 
     @property
     def islands(self) -> list[Island]:
@@ -293,6 +312,23 @@ class SMC:
         priors = _output.string_priors(self._ready.program.bind(self._constants), self.islands[0])
         samples = self._values([island.state.particles for island in self.islands])
         return _output.to_table(samples, priors, self.weights, self.log_likelihood)
+
+    def to_inference_data(self) -> InferenceData:
+        """As ArviZ `InferenceData`: islands are chains, particles are draws, without the islands' weights.
+
+        Groups: `posterior` (latent sites and deterministic values), `sample_stats` (the log likelihood as `lp`),
+        `prior` (the particles that the run started from) and `constant_data` (log evidence by island).
+        """
+        shape = (self.num_islands, self.settings.num_particles)
+        posterior = self._values([island.state.particles for island in self.islands])
+        return to_inference_data(
+            _output.as_arrays(posterior, shape),
+            prior=_output.as_arrays(self.get_prior_samples(), shape),
+            sample_stats={"lp": self.log_likelihood.reshape(shape)},
+            constant_data={"log_evidence": self.log_evidences},
+            dims={"log_evidence": ["island"]},
+            attrs={"sampler": "tempered SMC", "temperatures": len(self.temperatures) - 1},
+        )
 
     def diagnostics(self) -> pd.DataFrame:
         """One row per island and temperature: β, ESS, ancestors, evaluations of the likelihood, and for each site and

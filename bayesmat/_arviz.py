@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._types import BayesmatError
+from ._types import BayesmatError
 
 InferenceData = Any
 """An `arviz.InferenceData`; its groups are attributes that type checkers cannot see."""
