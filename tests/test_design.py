@@ -22,7 +22,7 @@ title = "A small <design> & its name"
 particles = 96
 moves = 3
 seed = 5
-[molecule]
+[filters]
 elements = ["C", "H", "O"]
 [targets.tb]
 data = "boiling.csv"
@@ -86,8 +86,8 @@ def test_contradictory_intervals_are_refused(bounds) -> None:
         ("[targets.boiling_point]\nabove = 1\ntransfer = ['flash_point']\n", ("line 3", "transfer", "flash_point")),
         ("[sampler]\nparticles = 2\n[targets.boiling_point]\nabove = 1\n", ("particles", "16")),
         ("[sampler]\nparticles = 'many'\n[targets.boiling_point]\nabove = 1\n", ("line 2", "particles", "'many'")),
-        ("[molecule]\nelements = ['C', 'Q']\n[targets.boiling_point]\nabove = 1\n", ("line 2", "'Q'", "Br")),
-        ("[molecule]\nelements = 'C'\n[targets.boiling_point]\nabove = 1\n", ("line 2", "elements", "list")),
+        ("[filters]\nelements = ['C', 'Q']\n[targets.boiling_point]\nabove = 1\n", ("line 2", "'Q'", "Br")),
+        ("[filters]\nelements = 'C'\n[targets.boiling_point]\nabove = 1\n", ("line 2", "elements", "list")),
         ("title = 3\n[targets.boiling_point]\nabove = 1\n", ("line 1", "title", "3")),
         ("title = 'nothing asked'\n", ("[targets.PROPERTY]", "boiling_point")),
         ("[targets.x]\ndata = 'none.csv'\nsmiles='s'\ncolumn='c'\nunit='K'\nabove=1\n", ("line 2", "none.csv")),
@@ -174,10 +174,11 @@ def test_a_target_that_no_molecule_meets(folder, tmp_path) -> None:
 def test_elements_that_no_particle_has(folder, tmp_path) -> None:
     """Without a feasible particle nothing is called a hit, and every output can still be written."""
     path = folder / "iodine.toml"
-    path.write_text(SMALL.replace('["C", "H", "O"]', '["I"]'))
+    path.write_text(SMALL.replace('["C", "H", "O"]', '["I"]\nforbidden = ["[#8][#8]"]'))
     run = design.solve(design.read_problem(path).with_sampler(particles=16), progress_bar=False)
     assert not run.sampler.converged and run.sampler.log_evidence == -np.inf
     assert (run.candidates.p_hit == 0).all() and run.posterior_p_hit == run.prior_p_hit == 0
+    assert run.conditions == ("made of I and H", "without [#8][#8]") and run.timings["of which SMARTS"] < 1
     design.write(run, tmp_path / "out")
     assert "zero everywhere" in bm.report.write(run, tmp_path / "out/report.html").read_text()
 

@@ -128,9 +128,15 @@ def test_regrowing_leaves_the_tempered_target_invariant(kernel, law, delayed) ->
     assert_invariant(p, ell, regrow_paths(kernel, law, TINY, 1.2), delayed)
 
 
-def span_law(k, mean):
-    """The geometric law of span lengths, as the test knows it."""
+def geometric_law(k, mean):
+    """The law of one length, as the test knows it."""
     return (1 / (1 + mean)) * (mean / (1 + mean)) ** k
+
+
+def span_law(k, m, mean):
+    """The law of two lengths that are not both zero."""
+    both = geometric_law(k, mean) * geometric_law(m, mean)
+    return np.where(np.maximum(k, m) > 0, both / (1 - geometric_law(0, mean) ** 2), 0.0)
 
 
 def infill_paths():
@@ -151,12 +157,14 @@ def infill_paths():
         for start in range(most + 1):
             here, grown = np.nonzero(laws[start])
             for removed, inserted in itertools.product(range(most + 1), repeat=2):
+                if removed == inserted == 0:
+                    continue
                 fits = lengths[here] - removed >= start
                 a, b = here[fits], grown[fits]
                 if not len(a):
                     continue
                 new, correction = apply(strings[a], strings[b], start, removed, inserted)
-                law = span_law(removed, mean) * span_law(inserted, mean) / (lengths[a] - removed + 1)
+                law = span_law(removed, inserted, mean) / (lengths[a] - removed + 1)
                 parts.append((a, rows(new), law * laws[start][a, b], np.asarray(correction)))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
@@ -184,11 +192,10 @@ def crossover_paths(strings, p):
 
         for a, removed, b, other in itertools.product(range(most + 1), repeat=4):
             fits = (n_x - removed >= a) & (n_y - other >= b)
-            if not fits.any():
+            if not fits.any() or removed == other == 0:
                 continue
             (new_x, new_y), correction = apply(x[fits], y[fits], a, removed, b, other)
-            law = span_law(removed, mean) * span_law(other, mean)
-            law = law / ((n_x - removed + 1) * (n_y - other + 1))[fits]
+            law = span_law(removed, other, mean) / ((n_x - removed + 1) * (n_y - other + 1))[fits]
             first, second = rows(new_x), rows(new_y)
             there = np.where((first >= 0) & (second >= 0), first * num + second, -1)
             parts.append((here[fits], there, law, np.asarray(correction)))
@@ -293,7 +300,8 @@ def test_choices_follow_the_laws_that_the_matrices_use() -> None:
     assert_counts_follow(np.bincount(cut, minlength=5), num * uniform_cut(cuts, np.full(5, 4)))
     span = jax.jit(jax.vmap(lambda key: smc.Infill().draw(key, x, prior, jnp.float32(0.4))))(keys)
     swap = jax.jit(jax.vmap(lambda key: smc.Crossover().draw(key, x, y, jnp.float32(0.4))))(keys)
-    law = span_law(np.arange(60), np.exp(0.4))
+    lengths = np.arange(60)
+    law = span_law(lengths[:, None], lengths[None], np.exp(0.4)).sum(1)
     for start, removed, n in ((span.start, span.removed, 4), (swap.start_other, swap.removed_other, 3)):
         assert_counts_follow(np.bincount(removed, minlength=60)[:60], num * law)
         for k in range(n):

@@ -1,6 +1,7 @@
 """x: molecules as programs on the device, and the boundary to RDKit."""
 
 from ._alphabet import (
+    DEFAULT_VALENCES as DEFAULT_VALENCES,
     END as END,
     Alphabet as Alphabet,
     AtomType as AtomType,
@@ -28,6 +29,7 @@ from ._rdkit import (
     Opening as Opening,
     RefusedError as RefusedError,
     SimilarityIndex as SimilarityIndex,
+    canonical as canonical,
     canonicalize as canonicalize,
     depict as depict,
     is_accepted as is_accepted,
@@ -35,6 +37,12 @@ from ._rdkit import (
     join_residues as join_residues,
     repeat_unit as repeat_unit,
     sa_score as sa_score,
+    scaffold as scaffold,
+)
+from ._reorder import (
+    Reordered as Reordered,
+    reorder as reorder,
+    reorder_log_prob as reorder_log_prob,
 )
 from ._strings import (
     Encoded as Encoded,

@@ -16,6 +16,7 @@ import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import rdChemReactions, rdFingerprintGenerator
 from rdkit.Chem.Draw import rdMolDraw2D
+from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.Contrib.SA_Score import sascorer
 
 from .._types import BayesmatError, progress
@@ -103,6 +104,18 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
     return molecule, frozenset(stripped)
 
 
+def canonical(smiles: str) -> str:
+    """The canonical flat SMILES of one molecule.
+
+    Raises:
+        RefusedError: the structure cannot be used.
+
+    >>> canonical("OC1=CC=CC=C1")
+    'Oc1ccccc1'
+    """
+    return str(Chem.MolToSmiles(parse(smiles)[0]))
+
+
 def canonicalize(smiles: Sequence[str], description: str = "canonical structures") -> Canonical:
     """Canonical flat SMILES of many strings; a bad one is set aside with its reason, never fatal.
 
@@ -179,6 +192,15 @@ def is_organic(smiles: str) -> bool:
 def sa_score(smiles: str) -> float:
     """Synthetic accessibility from 1 (easy) to 10 (hard); Ertl and Schuffenhauer 2009, doi 10.1186/1758-2946-1-8."""
     return float(sascorer.calculateScore(parse(smiles)[0]))
+
+
+def scaffold(smiles: str) -> str:
+    """The Bemis-Murcko scaffold of a molecule, rings and what links them; "" for a chain. doi 10.1021/jm9602928.
+
+    >>> scaffold("CCc1ccc(C)cc1")
+    'c1ccccc1'
+    """
+    return Chem.MolToSmiles(MurckoScaffold.GetScaffoldForMol(Chem.MolFromSmiles(smiles)))
 
 
 class SimilarityIndex:
@@ -260,6 +282,11 @@ class Groups:
         """How often each pattern occurs in a molecule, on different sets of atoms; 0 included."""
         molecule = parse(smiles)[0]
         return {name: len(molecule.GetSubstructMatches(query)) for name, query in self._queries.items()}
+
+    def present(self, smiles: str) -> frozenset[str]:
+        """Which patterns occur in a molecule."""
+        molecule = parse(smiles)[0]
+        return frozenset(name for name, query in self._queries.items() if molecule.HasSubstructMatch(query))
 
 
 class Opening:

@@ -1,6 +1,27 @@
 """p(x | y in U): targets, the inverse problem as a model, and a whole design run."""
 
-from ._constraints import Elements as Elements
+from ._conditions import (
+    Condition as Condition,
+    Filters as Filters,
+    Molecule as Molecule,
+)
+from ._diversity import (
+    Diversity as Diversity,
+    diversity as diversity,
+)
+from ._filters import (
+    Descriptor as Descriptor,
+    Elements as Elements,
+    HeavyAtoms as HeavyAtoms,
+    HeteroatomChains as HeteroatomChains,
+    LogP as LogP,
+    MolecularWeight as MolecularWeight,
+    PolarSurfaceArea as PolarSurfaceArea,
+    RingSizes as RingSizes,
+    RotatableBonds as RotatableBonds,
+    Smarts as Smarts,
+    SyntheticAccessibility as SyntheticAccessibility,
+)
 from ._inverse import Inverse as Inverse
 from ._known import KnownCompounds as KnownCompounds
 from ._outputs import write as write
@@ -16,6 +37,12 @@ from ._run import (
     SamplerSummary as SamplerSummary,
     TargetSummary as TargetSummary,
 )
+from ._scoring import (
+    Score as Score,
+    Tally as Tally,
+    plain_errors as plain_errors,
+)
+from ._settings import FILTER_NAMES as FILTER_NAMES
 from ._solve import (
     fit_forward as fit_forward,
     solve as solve,
@@ -26,4 +53,8 @@ from ._targets import (
     Below as Below,
     Interval as Interval,
     Near as Near,
+)
+from ._unstable import (
+    UNSTABLE as UNSTABLE,
+    NoUnstableGroups as NoUnstableGroups,
 )

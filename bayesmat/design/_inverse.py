@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpyro
 
 from .._types import Array, BayesmatError
 from ..nn import featurize
-from ._constraints import Elements
+from ._conditions import Condition, Filters
+from ._scoring import Score
 from ._targets import Interval
 
 
@@ -24,10 +24,12 @@ class Inverse:
         prior: a distribution over molecular strings, as `bayesmat.prior.load` gives.
         predictors: by property name, a `forward.Fitted` or `forward.Predictor`.
         targets: by property name; every one needs a predictor. A predictor without a target is only recorded.
-        elements: which elements may occur; None for all of the prior's.
+        conditions: what else is asked of a molecule, see `Filters`: filters such as `Elements`, and any `Score`. The
+            values of scores are recorded by name.
 
     Raises:
-        BayesmatError: there is no target, or one without a predictor, alphabets differ, or an element is not in theirs.
+        BayesmatError: there is no target, or one without a predictor, alphabets differ, or a condition does not fit
+            the alphabet.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Inverse:
         prior: Any,
         predictors: Mapping[str, Any],
         targets: Mapping[str, Interval],
-        elements: Elements | None = None,
+        conditions: Iterable[Condition] = (),
     ):
         if not targets:
             raise BayesmatError("an inverse problem needs at least one target")
@@ -46,15 +48,20 @@ class Inverse:
         self.targets = dict(targets)
         if any(predictor.alphabet != prior.alphabet for predictor in self.predictors.values()):
             raise BayesmatError("the prior and the forward models must share one alphabet")
-        self.elements = elements
-        if elements is not None:
-            elements.check(prior.alphabet)
+        self.filters = Filters(conditions, prior.alphabet)
+        names = [*self.predictors, *(c.name for c in self.filters.conditions if isinstance(c, Score))]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BayesmatError(f"several scores or properties are called {twice}")
 
     def __call__(self) -> None:
         """The model."""
         x = numpyro.sample("molecule", self.prior)
-        if self.elements is not None:
-            numpyro.factor("elements", self.log_condition(x))
+        if self.filters.conditions:
+            factors = self.filters.each(x)
+            numpyro.factor("conditions", sum(factors))
+            for condition, value in zip(self.filters.conditions, factors, strict=True):
+                if isinstance(condition, Score):
+                    numpyro.deterministic(condition.name, value)
         for name, y in self.predict(x).items():
             numpyro.deterministic(name, y)
             if name in self.targets:
@@ -64,7 +71,3 @@ class Inverse:
         """The predictive distributions of one molecule `(length,)`, by property."""
         phi = featurize(x, self.prior.alphabet)
         return {name: predictor(phi) for name, predictor in self.predictors.items()}
-
-    def log_condition(self, x: Array) -> Array:
-        """0 if a molecule `(length,)` is made of the allowed elements, else -inf."""
-        return jnp.zeros(()) if self.elements is None else self.elements.log_prob(x, self.prior.alphabet)

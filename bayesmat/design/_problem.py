@@ -14,13 +14,13 @@ import numpy as np
 from .. import data
 from .._types import BayesmatError
 from ..chem import Alphabet
-from ._constraints import Elements
+from ._conditions import Condition
+from ._settings import FILTER_NAMES, from_setting
 from ._targets import Interval
 
 _TARGET_KEYS = ("above", "below", "near", "within", "transfer", "data", "smiles", "column", "unit")
 _SAMPLER_KEYS = ("particles", "seed", "moves", "target_ess", "max_temperatures")
-_TOP_KEYS = ("title", "description", "prior", "molecule", "sampler", "targets")
-_MOLECULE_KEYS = ("elements",)
+_TOP_KEYS = ("title", "description", "prior", "filters", "sampler", "targets")
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -59,7 +59,7 @@ class Problem:
         description: a paragraph, may be empty.
         prior: a name that `prior.load` knows.
         sought: the properties with targets, by name, in the order of the file.
-        elements: which elements may occur; None for all of the prior's.
+        conditions: what else is asked of a molecule.
         sampler: settings.
     """
 
@@ -67,7 +67,7 @@ class Problem:
     description: str
     prior: str
     sought: dict[str, Sought]
-    elements: Elements | None = None
+    conditions: tuple[Condition, ...] = ()
     sampler: Sampler = field(default_factory=Sampler)
 
     def with_sampler(self, **changes: Any) -> Problem:
@@ -127,6 +127,7 @@ def read_problem(path: str | Path) -> Problem:
     targets = content.get("targets")
     if not isinstance(targets, dict) or not targets:
         raise BayesmatError(f"{path}: a problem needs a section [targets.PROPERTY]; known: {', '.join(data.names())}")
+    conditions = _conditions(file, content.get("filters", {}))
     sought = {name: _sought(file, name, body) for name, body in targets.items()}
     for name, one in sought.items():
         if unknown := [source for source in one.transfer if source not in sought or source == name]:
@@ -139,7 +140,7 @@ def read_problem(path: str | Path) -> Problem:
         description=_text(file, content, "description", ""),
         prior=_text(file, content, "prior", "organic"),
         sought=sought,
-        elements=_elements(file, content.get("molecule", {})),
+        conditions=conditions,
         sampler=_sampler(file, content.get("sampler", {})),
     )
 
@@ -167,21 +168,19 @@ def _check_keys(file: _File, content: dict[str, Any], allowed: tuple[str, ...], 
             raise file.error(f"unknown; {hint}allowed: {', '.join(allowed)}", *where, key)
 
 
-def _elements(file: _File, body: Any) -> Elements | None:
+def _conditions(file: _File, body: Any) -> tuple[Condition, ...]:
     if not isinstance(body, dict):
-        raise file.error("must be a section", "molecule")
-    _check_keys(file, body, _MOLECULE_KEYS, "molecule")
-    if "elements" not in body:
-        return None
-    allowed = body["elements"]
-    if not isinstance(allowed, list) or not all(isinstance(symbol, str) for symbol in allowed):
-        raise file.error('must be a list of element symbols, such as ["C", "H", "O"]', "molecule", "elements")
-    try:
-        elements = Elements(allowed)
-        elements.check(Alphabet.organic())
-        return elements
-    except BayesmatError as error:
-        raise file.error(str(error), "molecule", "elements") from error
+        raise file.error("must be a section", "filters")
+    _check_keys(file, body, FILTER_NAMES, "filters")
+    found = []
+    for name, value in body.items():
+        try:
+            condition = from_setting(name, value)
+            condition.check(Alphabet.organic())
+        except BayesmatError as error:
+            raise file.error(str(error), "filters", name) from error
+        found.append(condition)
+    return tuple(found)
 
 
 def _sought(file: _File, name: str, body: Any) -> Sought:

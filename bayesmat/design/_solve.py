@@ -20,6 +20,7 @@ from ._inverse import Inverse
 from ._known import KnownCompounds
 from ._problem import Problem
 from ._run import Candidates, DesignRun, SamplerSummary, TargetSummary
+from ._scoring import plain_errors
 
 _PACKAGES = ("bayesmat", "jax", "numpyro", "numpy", "rdkit", "arviz", "chemicals", "equinox")
 
@@ -55,7 +56,8 @@ def solve(problem: Problem, progress_bar: bool = True) -> DesignRun:
     with _timed(timings, "forward models"):
         models = fit_forward(problem, p_x.alphabet, progress_bar)
     targets = {name: sought.target for name, sought in problem.sought.items()}
-    inverse = Inverse(p_x, models, targets, problem.elements)
+    inverse = Inverse(p_x, models, targets, problem.conditions)
+    before = {host: host.tally.seconds for host in inverse.filters.hosts}
     settings = problem.sampler
     sampler = SMC(
         inverse,
@@ -65,10 +67,13 @@ def solve(problem: Problem, progress_bar: bool = True) -> DesignRun:
         max_temperatures=settings.max_temperatures,
         progress_bar=progress_bar,
     )
-    with _timed(timings, "sampling"):
+    with _timed(timings, "sampling"), plain_errors():
         sampler.run(jax.random.key(settings.seed))
-    with _timed(timings, "description"):
+    with _timed(timings, "description"), plain_errors():
         described = _describe(problem, sampler, inverse, models)
+    for host, seconds in before.items():
+        name = f"of which {host.name}"
+        timings[name] = round(timings.get(name, 0.0) + host.tally.seconds - seconds, 2)
     return DesignRun(**described, versions=versions(), timings=timings)
 
 
@@ -89,7 +94,7 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
     after = _Evaluated(inverse, sampler.get_samples()["molecule"])
     before = _Evaluated(inverse, sampler.get_prior_samples()["molecule"])
     candidates = _candidates(inverse, after)
-    warnings = list(sampler.warnings())
+    warnings = [*sampler.warnings(), *(text for host in inverse.filters.hosts for text in host.warnings())]
     for name, sought in problem.sought.items():
         if not _within(sought.target.lower, sought.target.upper, sought.table.y):
             warnings.append(f"No measured {sought.table.label} lies in the target: the {name} model extrapolates.")
@@ -108,10 +113,10 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
         ess=sampler.ess,
         acceptance=sampler.acceptance,
     )
-    # At β = 1 the evidence is the prior mean of p_hit, with a smaller error than the mean over the prior's samples.
-    # What is not made of the allowed elements is no hit.
-    at_prior = np.exp(np.asarray(sampler.prior_log_likelihood, np.float64)).mean()
-    prior_p_hit = np.exp(sampler.log_evidence) if summary.converged else at_prior
+    # At β = 1 the evidence is the prior mean of p_hit, with a smaller error than the mean over the prior's samples;
+    # unless a condition weighs molecules without forbidding them.
+    is_evidence = summary.converged and inverse.filters.hard
+    prior_p_hit = np.exp(sampler.log_evidence) if is_evidence else np.exp(before.log_p_hit).mean()
     return {
         "title": problem.title,
         "description": problem.description,
@@ -131,7 +136,7 @@ def _describe(problem: Problem, sampler: SMC, inverse: Inverse, models: dict[str
         },
         "settings": _settings(problem, inverse, models),
         "warnings": tuple(warnings),
-        "conditions": () if problem.elements is None else (problem.elements.text(),),
+        "conditions": tuple(condition.text() for condition in problem.conditions),
     }
 
 
@@ -149,15 +154,16 @@ class _Evaluated:
             mean = {name: value.mean() for name, value in y.items()}
             sd = {name: value.sd() for name, value in y.items()}
             log_p = {name: target.log_prob(y[name]) for name, target in inverse.targets.items()}
-            return mean, sd, log_p, jax.vmap(inverse.log_condition)(x)
+            return mean, sd, log_p, jax.vmap(inverse.filters)(x)
 
         self.smiles = inverse.prior.to_text(np.asarray(strings))
         mean, sd, log_p, condition = evaluate(jnp.asarray(strings))
         self.mean, self.sd, self.log_p_hit_each = (
             {name: np.asarray(values, np.float64) for name, values in part.items()} for part in (mean, sd, log_p)
         )
-        # A run that found no feasible particle ends in the prior: what breaks the condition is no hit there either.
-        self.log_p_hit = np.sum(list(self.log_p_hit_each.values()), axis=0) + np.asarray(condition)
+        # A run that found no feasible particle ends in the prior: what breaks a condition is no hit there either.
+        log_p_hit = np.sum(list(self.log_p_hit_each.values()), axis=0)
+        self.log_p_hit = np.where(np.asarray(condition) > -np.inf, log_p_hit, -np.inf)
 
 
 def _candidates(inverse: Inverse, found: _Evaluated) -> Candidates:
@@ -194,7 +200,7 @@ def _settings(problem: Problem, inverse: Inverse, models: dict[str, forward.Fitt
         "target ESS": s.target_ess,
         "most temperatures": s.max_temperatures,
         "prior": problem.prior,
-        "elements": "all" if problem.elements is None else ", ".join(problem.elements.allowed) + " and H",
+        "filters": inverse.filters.text() or "none",
         "tokens in a string": inverse.prior.alphabet.length,
         **{f"{name}: measurements": len(sought.table) for name, sought in problem.sought.items()},
         **{f"{name}: transfer from": names for name, names in transfers.items()},

@@ -11,6 +11,7 @@ from ._canvas import (
     to_png as to_png,
     to_svg as to_svg,
 )
+from ._diagnostics import diagnostics as diagnostics
 from ._grammar import (
     grammar as grammar,
     grammar_panels as grammar_panels,

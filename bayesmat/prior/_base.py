@@ -24,6 +24,9 @@ class StringDistribution(dist.Distribution):
 
     support = constraints.independent(constraints.nonnegative_integer, 1)
     arg_constraints: dict[str, Any] = {}
+    canonical_order: float = 0.0
+    """How much `rewrite` prefers canonical strings, in [0, 1]; what the prior was fitted to."""
+
     pytree_aux_fields = ("alphabet",)
 
     def __init__(self, alphabet: chem.Alphabet):
@@ -41,6 +44,19 @@ class StringDistribution(dist.Distribution):
             flat = value.reshape(-1, self.alphabet.length)
             return jax.vmap(self.log_prob)(flat).reshape(value.shape[:-1])
         return self.token_log_probs(value).sum()
+
+    def rewrite(self, key: Array, x: Array) -> tuple[Array, Array]:
+        """Another string of the same molecule, for Metropolis-Hastings moves.
+
+        Args:
+            key: random key.
+            x: `(length,)` a legal string.
+
+        Returns:
+            The string x' and log q(x' → x) / q(x → x'); -inf where there is no way back, or x' does not fit.
+        """
+        made = chem.reorder(key, x, self.alphabet, self.canonical_order)
+        return made.tokens, made.log_ratio
 
     def to_text(self, x: np.ndarray) -> list[str]:
         """Canonical SMILES of strings `(n, length)`; strings of one molecule give the same text."""

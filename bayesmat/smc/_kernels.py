@@ -54,6 +54,7 @@ class Kernel(Protocol):
         site: the one site it is for; None for all that it can move.
         delayed: whether the likelihood is evaluated only after acceptance on the correction alone (Christen and Fox
             2005, doi 10.1198/106186005X76983): fewer evaluations, and fewer acceptances.
+        rate: where tuning starts: a guess of how many proposals change the particle, next to other kernels.
         size: where tuning starts; the logarithm of a mean number of tokens or of a step.
         bounds: of `size`; equal bounds mean that there is nothing to tune.
         target: the acceptance that tuning of `size` aims at.
@@ -62,6 +63,7 @@ class Kernel(Protocol):
     kind: ClassVar[str]
     site: str | None
     delayed: bool
+    rate: ClassVar[float]
     size: float
     bounds: tuple[float, float]
     target: float
@@ -100,6 +102,15 @@ def geometric(key: Array, mean: Array) -> Array:
     return jnp.minimum(jnp.floor(jnp.log(u) / jnp.log(mean / (1 + mean))), 10_000).astype(jnp.int32)
 
 
+def two_lengths(key: Array, mean: Array) -> tuple[Array, Array]:
+    """Two independent draws from `geometric`, given that they are not both zero."""
+    key_first, key_zero, key_second = jax.random.split(key, 3)
+    # P(first = 0 | not both) = r0 (1 - r0) / (1 - r0²), r0 = 1 / (1 + mean).
+    first_is_zero = jax.random.uniform(key_zero) < 1 / (2 + mean)
+    first = jnp.where(first_is_zero, 0, 1 + geometric(key_first, mean))
+    return first, geometric(key_second, mean) + first_is_zero
+
+
 @dataclass(frozen=True)
 class Regrow:
     """Cut the string at a place drawn uniformly from {0, …, n} and draw the rest from the prior.
@@ -118,6 +129,7 @@ class Regrow:
     bounds: tuple[float, float] = _FIXED
     target: float = 0.3
     name: ClassVar[str] = "regrow"
+    rate: ClassVar[float] = 0.2
 
     def draw(self, key: Array, x: Array, prior: StringPrior, size: Array) -> Array:
         """Where to cut, and the key of the rest."""
@@ -171,6 +183,7 @@ class Independence(Regrow):
     """A new string from the prior: α = min{1, (L'/L)^β}."""
 
     name: ClassVar[str] = "independence"
+    rate: ClassVar[float] = 0.05
 
     def draw(self, key: Array, x: Array, prior: StringPrior, size: Array) -> Array:
         """Cut at the start."""
@@ -196,8 +209,9 @@ class Infill:
 
         α = min{1, (L'/L)^β p(s, END | pre, m') / p(s, END | pre, m)}
 
-    with s the tokens after the span. ℓ and ℓ' come from one geometric law and a uniformly from the n - ℓ + 1 places
-    where a span of ℓ can lie; n' - ℓ' = n - ℓ, so all of that cancels. A draw of ℓ > n, of an END within the new span,
+    with s the tokens after the span. ℓ and ℓ' come from one geometric law, not both zero, and a uniformly from the
+    n - ℓ + 1 places where a span of ℓ can lie; n' - ℓ' = n - ℓ, so all of that cancels. A draw of ℓ > n, of an END
+    within the new span,
     or of a string that does not fit the array, proposes nothing. The suffix's probability is computed anew, for the
     grammar's state and the context have changed.
 
@@ -212,11 +226,12 @@ class Infill:
     bounds: tuple[float, float] = (-0.5, 2.5)
     target: float = 0.3
     name: ClassVar[str] = "infill"
+    rate: ClassVar[float] = 0.05
 
     def draw(self, key: Array, x: Array, prior: StringPrior, size: Array) -> Span:
         """The choices."""
-        key_out, key_in, key_start, key_grow = jax.random.split(key, 4)
-        removed, inserted = geometric(key_out, jnp.exp(size)), geometric(key_in, jnp.exp(size))
+        key_lengths, key_start, key_grow = jax.random.split(key, 3)
+        removed, inserted = two_lengths(key_lengths, jnp.exp(size))
         start = jax.random.randint(key_start, (), 0, jnp.maximum(num_tokens(x) - removed, 0) + 1)
         return Span(start, removed, inserted, prior.regrow(key_grow, x, start))
 
@@ -254,6 +269,7 @@ class Reorder:
     bounds: tuple[float, float] = _FIXED
     target: float = 0.3
     name: ClassVar[str] = "reorder"
+    rate: ClassVar[float] = 0.05
 
     def propose(self, key: Array, x: Array, prior: Any, size: Array) -> Proposal:
         """A new string."""
@@ -279,8 +295,8 @@ class Crossover:
 
         α = min{1, (L_x' L_y' / L_x L_y)^β p(x') p(y') / (p(x) p(y))}
 
-    ℓ tokens of x from place a on change places with ℓ' tokens of y from b on; ℓ and ℓ' come from one geometric law, a
-    and b uniformly from where such segments can lie, and as with `Infill` all of that cancels.
+    ℓ tokens of x from place a on change places with ℓ' tokens of y from b on; ℓ and ℓ' come from one geometric law, not
+    both zero, a and b uniformly from where such segments can lie, and as with `Infill` all of that cancels.
 
     Args:
         size: log of the mean segment; tuned by acceptance.
@@ -293,11 +309,12 @@ class Crossover:
     bounds: tuple[float, float] = (-0.5, 3.0)
     target: float = 0.3
     name: ClassVar[str] = "crossover"
+    rate: ClassVar[float] = 0.02
 
     def draw(self, key: Array, x: Array, y: Array, size: Array) -> Swap:
         """The choices."""
-        key_x, key_y, key_a, key_b = jax.random.split(key, 4)
-        removed, removed_other = geometric(key_x, jnp.exp(size)), geometric(key_y, jnp.exp(size))
+        key_lengths, key_a, key_b = jax.random.split(key, 3)
+        removed, removed_other = two_lengths(key_lengths, jnp.exp(size))
         start = jax.random.randint(key_a, (), 0, jnp.maximum(num_tokens(x) - removed, 0) + 1)
         other = jax.random.randint(key_b, (), 0, jnp.maximum(num_tokens(y) - removed_other, 0) + 1)
         return Swap(start, removed, other, removed_other)

@@ -171,7 +171,7 @@ def _propose(
 def _accept(
     key: Array, population: Population, proposed: _Proposed, delayed: Array, beta: Array, problem: Problem
 ) -> tuple[Population, Array, Array, Array]:
-    """The population after acceptance, `(n,)` who accepted and who changed, and the evaluations it took."""
+    """The population after acceptance, `(n,)` who could change and who did, and the evaluations it took."""
     old, partner, correction = population.log_likelihood, proposed.partner, proposed.log_correction
     num = len(old)
     one = jnp.minimum(jnp.arange(num), partner)  # both of a pair look at the same random numbers
@@ -196,7 +196,7 @@ def _accept(
         return jnp.where(accepted.reshape(-1, *[1] * (old_leaf.ndim - 1)), new_leaf, old_leaf)
 
     particles = jax.tree.map(keep, proposed.candidates, population.particles)
-    return Population(particles, jnp.where(accepted, new, old)), accepted, accepted & differs, evaluated
+    return Population(particles, jnp.where(accepted, new, old)), differs, accepted & differs, evaluated
 
 
 def move(
@@ -243,11 +243,11 @@ def move(
             branches = [partial(_propose, kernel, block, problem, beta, tuned) for kernel in own]
             proposed = jax.lax.switch(which, branches, key_propose, pop)
             delayed = jnp.asarray([kernel.delayed for kernel in own])[which]
-            pop, accepted, changed, evaluated = _accept(key_accept, pop, proposed, delayed, beta, problem)
+            pop, differed, changed, evaluated = _accept(key_accept, pop, proposed, delayed, beta, problem)
             inside = jnp.asarray([getattr(kernel, "num_evaluations", 0) for kernel in own])[which]
-            evaluations = evaluations + evaluated + inside * len(accepted)
+            evaluations = evaluations + evaluated + inside * len(changed)
             at = jax.nn.one_hot(which, len(own), dtype=pop.log_likelihood.dtype)
-            counts[block.name] = Counts(at * len(accepted), at * accepted.sum(), at * changed.sum())
+            counts[block.name] = Counts(at * len(changed), at * differed.sum(), at * changed.sum())
         return (pop, evaluations), counts
 
     def keep(state: tuple[Population, Array], inputs: Any) -> tuple[Any, Any]:

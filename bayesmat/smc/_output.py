@@ -141,10 +141,10 @@ def diagnostics(islands: list[Island], kernels: dict[str, list[Any]]) -> pd.Data
             counts = info.counts[block]
             all_tried = np.maximum(counts.tried.sum(1), 1)
             for k, kernel in enumerate(own):
-                tried = np.where(counts.tried[:, k] > 0, counts.tried[:, k], np.nan)
+                tried, differed = (np.where(c[:, k] > 0, c[:, k], np.nan) for c in (counts.tried, counts.differed))
                 label = f"{block}: {kernel.name}"
                 table[f"{label} share"] = counts.tried[:, k] / all_tried
-                table[f"{label} accepted"] = counts.accepted[:, k] / tried
+                table[f"{label} accepted"] = counts.changed[:, k] / differed
                 table[f"{label} changed"] = counts.changed[:, k] / tried
         tables.append(pd.DataFrame(table))
     return pd.concat(tables, ignore_index=True)

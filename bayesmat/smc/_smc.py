@@ -275,6 +275,15 @@ class SMC:
         """Of the particles that the run started from, draws of the prior, `(islands · N,)`."""
         return np.concatenate([np.asarray(island.prior[1]) for island in self.islands])
 
+    def particles(self) -> dict[str, Array]:
+        """The latent sites of all particles as the sampler holds them, leading axis `islands · N`; see `weights`."""
+        states = [island.state.particles for island in self.islands]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
+
+    def string_priors(self) -> dict[str, Any]:
+        """The distribution of each string site, given the other sites of the first particle."""
+        return _output.string_priors(self._ready.program.bind(self._constants), self.islands[0])
+
     def get_samples(self, group_by_island: bool = False) -> dict[str, Any]:
         """Latent sites and deterministic values of equally weighted posterior samples.
 
@@ -284,7 +293,7 @@ class SMC:
         Returns:
             Arrays with leading axis `islands · N`; several islands are resampled by their evidence.
         """
-        samples = self._values([island.state.particles for island in self.islands])
+        samples = self._values(self.particles())
         if group_by_island:
             shape = (self.num_islands, self.settings.num_particles)
             return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), samples)
@@ -295,11 +304,11 @@ class SMC:
 
     def get_prior_samples(self) -> dict[str, Any]:
         """The same for the particles that the run started from, draws of the prior."""
-        return self._values([island.prior[0] for island in self.islands])
+        drawn = [island.prior[0] for island in self.islands]
+        return self._values(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn))
 
-    def _values(self, particles: list[dict[str, Array]]) -> dict[str, Any]:
-        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *particles)
-        return self._ready.compiled.values(self._constants, joined)
+    def _values(self, particles: dict[str, Array]) -> dict[str, Any]:
+        return self._ready.compiled.values(self._constants, particles)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per distinct design, best first.
@@ -309,9 +318,7 @@ class SMC:
         design's particles (and `<name>_sd` where it varies); of a predictive distribution `<name>_mean` and
         `<name>_sd`. Without a string site there is one row per particle.
         """
-        priors = _output.string_priors(self._ready.program.bind(self._constants), self.islands[0])
-        samples = self._values([island.state.particles for island in self.islands])
-        return _output.to_table(samples, priors, self.weights, self.log_likelihood)
+        return _output.to_table(self._values(self.particles()), self.string_priors(), self.weights, self.log_likelihood)
 
     def to_inference_data(self) -> InferenceData:
         """As ArviZ `InferenceData`: islands are chains, particles are draws, without the islands' weights.
@@ -320,9 +327,8 @@ class SMC:
         `prior` (the particles that the run started from) and `constant_data` (log evidence by island).
         """
         shape = (self.num_islands, self.settings.num_particles)
-        posterior = self._values([island.state.particles for island in self.islands])
         return to_inference_data(
-            _output.as_arrays(posterior, shape),
+            _output.as_arrays(self._values(self.particles()), shape),
             prior=_output.as_arrays(self.get_prior_samples(), shape),
             sample_stats={"lp": self.log_likelihood.reshape(shape)},
             constant_data={"log_evidence": self.log_evidences},
@@ -332,7 +338,8 @@ class SMC:
 
     def diagnostics(self) -> pd.DataFrame:
         """One row per island and temperature: β, ESS, ancestors, evaluations of the likelihood, and for each site and
-        kernel its share of the moves, the share accepted and the share that changed the particle."""
+        kernel its share of the moves, the share accepted of the proposals that were another particle (`accepted`), and
+        of all its proposals (`changed`)."""
         return _output.diagnostics(self.islands, self._ready.kernels)
 
     def summary(self) -> str:

@@ -39,18 +39,18 @@ class Counts(NamedTuple):
 
     Attributes:
         tried: proposals.
-        accepted: those accepted.
-        changed: those accepted that changed the particle.
+        differed: those that were another particle.
+        changed: those of them that were accepted.
     """
 
     tried: Array
-    accepted: Array
+    differed: Array
     changed: Array
 
 
 def start(kernels: dict[str, list[Any]], dtype: Any) -> Tuning:
-    """Before anything was seen: every kernel of a mixture is used alike."""
-    rate = {name: jnp.ones(len(own), dtype) for name, own in kernels.items()}
+    """Before anything was seen: what the kernels expect of themselves."""
+    rate = {name: jnp.asarray([kernel.rate for kernel in own], dtype) for name, own in kernels.items()}
     size = {name: jnp.asarray([kernel.size for kernel in own], dtype) for name, own in kernels.items()}
     return Tuning(rate, size, jnp.zeros((0, 0), dtype))
 
@@ -80,7 +80,8 @@ def update(tuning: Tuning, counts: dict[str, Counts], kernels: dict[str, list[An
         rate[name] = jnp.where(used, 0.5 * (tuning.rate[name] + counts[name].changed / tried), tuning.rate[name])
         target = jnp.asarray([kernel.target for kernel in own], tuning.size[name].dtype)
         low, high = (jnp.asarray([kernel.bounds[i] for kernel in own], target.dtype) for i in (0, 1))
-        grown = tuning.size[name] + 1.5 * (counts[name].accepted / tried - target)
+        acceptance = counts[name].changed / jnp.maximum(counts[name].differed, 1)
+        grown = tuning.size[name] + 1.5 * (acceptance - target)
         tunable = used & (high > low)
         size[name] = jnp.where(tunable, jnp.clip(grown, low, high), tuning.size[name])
     return Tuning(rate, size, tuning.scale)

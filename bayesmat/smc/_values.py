@@ -55,6 +55,7 @@ class RandomWalk:
     bounds: tuple[float, float] = (-6.0, 2.5)
     target: float = 0.3
     name: ClassVar[str] = "random walk"
+    rate: ClassVar[float] = 0.3
     num_evaluations: ClassVar[int] = 0
 
     def propose(self, key: Array, z: Array, density: Density, scale: Array, size: Array) -> Proposal:
@@ -83,6 +84,7 @@ class HMC:
     bounds: tuple[float, float] = (-8.0, 1.0)
     target: float = 0.8
     name: ClassVar[str] = "HMC"
+    rate: ClassVar[float] = 0.8
 
     @property
     def num_evaluations(self) -> int:
@@ -126,6 +128,7 @@ class Gibbs:
     bounds: tuple[float, float] = _FIXED
     target: float = 0.3
     name: ClassVar[str] = "Gibbs"
+    rate: ClassVar[float] = 0.5
 
     def propose(self, key: Array, x: Array, prior: Any, support: Array, density: Density) -> Proposal:
         """A new value; the correction undoes the likelihood's part of the ratio, for the draw has it already."""
@@ -158,6 +161,7 @@ class PriorDraw:
     bounds: tuple[float, float] = _FIXED
     target: float = 0.3
     name: ClassVar[str] = "prior draw"
+    rate: ClassVar[float] = 0.3
 
     def propose(self, key: Array, x: Array, prior: Any, support: Array, density: Density) -> Proposal:
         """A new value."""
