@@ -183,9 +183,25 @@ def test_elements_that_no_particle_has(folder, tmp_path) -> None:
     assert "zero everywhere" in bm.report.write(run, tmp_path / "out/report.html").read_text()
 
 
-def test_cli_design_and_data_list(folder, tmp_path, capsys) -> None:
-    out = tmp_path / "out"
-    assert main(["design", str(folder / "small.toml"), "--out", str(out), "--seed", "5", "--particles", "96"]) == 0
+def test_cli_design_interrupted_and_resumed(folder, run, tmp_path, capsys, monkeypatch) -> None:
+    from bayesmat.smc import _checkpoint
+
+    out, save = tmp_path / "out", _checkpoint.save
+    command = ["design", str(folder / "small.toml"), "--out", str(out), "--seed", "5", "--particles", "96"]
+
+    def interrupt(*arguments) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_checkpoint, "save", interrupt)
+    assert main(command) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    assert list((out / "checkpoint").iterdir())
+    monkeypatch.setattr(_checkpoint, "save", save)
+    assert main([*command, "--resume"]) == 0
+    assert not (out / "checkpoint").exists()
+    rows = list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
+    assert [row["smiles"] for row in rows] == list(run.candidates.smiles)
     printed = capsys.readouterr().out
     assert "distinct molecules" in printed and "p_hit" in printed
     assert {"candidates.csv", "posterior.nc", "run.json", "report.html"} <= {path.name for path in out.iterdir()}

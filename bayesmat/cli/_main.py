@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     design.add_argument("--out", required=True, metavar="DIR", help="folder for candidates, posterior and report")
     design.add_argument("--seed", type=int, metavar="N", help="overrides the file's seed")
     design.add_argument("--particles", type=int, metavar="N", help="overrides the file's number of particles")
+    design.add_argument("--resume", action="store_true", help="go on from where an interrupted run in DIR ended")
     design.set_defaults(call=_design)
     _prior.add_commands(commands)
     tables = commands.add_parser("data", help="the measured tables").add_subparsers(
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bayesmat: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bayesmat: interrupted", file=sys.stderr)
+        resumable = getattr(arguments, "resume", None) is not None
+        print(f"bayesmat: interrupted{'; go on with --resume' if resumable else ''}", file=sys.stderr)
         return 130
 
 
@@ -70,8 +73,10 @@ def _design(arguments: argparse.Namespace) -> int:
     for sought in problem.sought.values():
         table = sought.table
         print(f"  {table.label} {sought.target.text(table.unit)}, from {len(table):,} measured compounds")
-    run = bm.design.solve(problem)
+    checkpoint = out / "checkpoint"
+    run = bm.design.solve(problem, checkpoint=checkpoint, resume=arguments.resume)
     paths = [*bm.design.write(run, out), bm.report.write(run, out / "report.html")]
+    shutil.rmtree(checkpoint, ignore_errors=True)  # the design is finished: there is nothing to go on from
     best = run.candidates
     print(run.sampler.status)
     print(f"  {run.sampler.num_distinct} distinct molecules in {run.sampler.num_particles} particles")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,12 +41,16 @@ def fit_forward(problem: Problem, alphabet: chem.Alphabet, progress_bar: bool = 
     return models
 
 
-def solve(problem: Problem, progress_bar: bool = True) -> DesignRun:
+def solve(
+    problem: Problem, progress_bar: bool = True, checkpoint: str | Path | None = None, resume: bool = False
+) -> DesignRun:
     """Run a design problem.
 
     Args:
         problem: from `read_problem`.
         progress_bar: whether to show progress on standard error.
+        checkpoint: folder where the sampler's state is kept after every temperature.
+        resume: whether to go on from what is there; the design is that of an uninterrupted run.
 
     Returns:
         The design; the same problem and seed give the same candidates.
@@ -65,6 +70,8 @@ def solve(problem: Problem, progress_bar: bool = True) -> DesignRun:
         target_ess=settings.target_ess,
         num_moves=settings.moves,
         max_temperatures=settings.max_temperatures,
+        checkpoint=checkpoint,
+        resume=resume,
         progress_bar=progress_bar,
     )
     with _timed(timings, "sampling"), plain_errors():
