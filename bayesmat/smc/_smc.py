@@ -320,6 +320,14 @@ class SMC:
         """
         return _output.to_table(self._values(self.particles()), self.string_priors(), self.weights, self.log_likelihood)
 
+    def step_memory(self) -> int:
+        """Bytes that one temperature of the last run needs at its peak: arguments, results and working memory."""
+        island = self.islands[0]
+        tuning = jax.tree.map(lambda leaf: leaf[-1], island.info.tuning)
+        arguments = (jax.random.key(0), self._constants, island.state, tuning, island.state.beta)
+        sizes = self._ready.compiled.step.lower(*arguments).compile().memory_analysis()
+        return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+
     def to_inference_data(self) -> InferenceData:
         """As ArviZ `InferenceData`: islands are chains, particles are draws, without the islands' weights.
 
