@@ -1,0 +1,1 @@
+"""Peers that benchmarks measure against, written from published descriptions; not part of the package."""
