@@ -50,7 +50,7 @@ class Compiled(NamedTuple):
     """The compiled parts of a run; see `compile_parts`."""
 
     init: Callable[..., Any]
-    step: Callable[..., Any]
+    step: Any
     values: Callable[..., Any]
 
 
