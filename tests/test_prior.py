@@ -11,8 +11,9 @@ from enumeration import TINY, all_strings, tiny_prior
 
 import bayesmat as bm
 from bayesmat import BayesmatError, chem, prior
-from bayesmat.prior._kneser_ney import Tables, kind_factors
-from bayesmat.prior._ngram import NGram, _look_back
+from bayesmat.prior._factors import Places, end_factors, kind_factors
+from bayesmat.prior._kneser_ney import Tables
+from bayesmat.prior._ngram import NGram, _ends, _look_back, flat_factors, tables_from_tokens
 
 
 def test_probabilities_sum_to_one_over_an_enumerable_space() -> None:
@@ -67,31 +68,89 @@ def uniform_log_prob(x: jax.Array, alphabet: chem.Alphabet) -> jax.Array:
     return jax.lax.scan(step, chem.start(alphabet), x)[1].sum()
 
 
+def places(share: np.ndarray, kind: np.ndarray, cell: np.ndarray, bucket: np.ndarray, num_buckets: int = 1) -> Places:
+    """Places of as many strings, each of which came to its bucket."""
+    reached = (bucket[:, None] >= np.arange(num_buckets)).mean(0) if len(share) else np.zeros(num_buckets)
+    return Places(share, cell, bucket, kind, reached, len(share))
+
+
 def test_factors_find_the_odds_that_made_the_counts() -> None:
     rng = np.random.default_rng(0)
     num, odds = 20_000, np.array([[1.0, 0.2, 3.0], [1.0, 1.0, 1.0]])
-    share = rng.dirichlet([2.0, 3.0, 4.0], (num, 2))
-    weights = share * odds / (share * odds).sum(-1, keepdims=True)
-    kind = (rng.uniform(size=(num, 2, 1)) > weights.cumsum(-1)).sum(-1)
-    kind[rng.uniform(size=kind.shape) < 0.3] = -1  # places that do not count
-    found = np.log(kind_factors(share, kind, pseudo=0.1, rounds=300))
+    share, cell = rng.dirichlet([2.0, 3.0, 4.0], num), rng.integers(2, size=num)
+    weights = share * odds[cell] / (share * odds[cell]).sum(-1, keepdims=True)
+    kind = (rng.uniform(size=(num, 1)) > weights.cumsum(-1)).sum(-1)
+    bucket = np.zeros(num, int)
+    corpus, none = places(share, kind, cell, bucket), places(share[:0], kind[:0], cell[:0], bucket[:0])
+    found = np.log(kind_factors(corpus, none, np.ones((2, 3)), np.ones(1), pseudo=0.1, rounds=300))
     found -= found[:, :1]  # only ratios matter
     # The counts are sums of independent draws, so log r is off by some 1/sqrt(count of the rarer kind).
-    np.testing.assert_allclose(found, np.log(odds), atol=4 / np.sqrt((kind == 1).sum(0).min()) * 2)
+    np.testing.assert_allclose(found, np.log(odds), atol=4 / np.sqrt(np.bincount(kind).min() / 2) * 2)
 
 
-def test_strings_do_not_go_on_for_ever(organic) -> None:
-    """Without factors by position the n-gram writes too many strings that fill the array."""
-    corpus = chem.encode(bm.data.corpus("organic").smiles[::10], organic.alphabet).tokens
-    flat = Tables(organic.step, organic.row, organic.probability, organic.start, np.ones((1, 1), np.float32))
-    draw = jax.jit(lambda prior, key: prior.sample(key, (20_000,)))
-    lengths = [
-        (np.asarray(tokens) > 0).sum(1)
-        for tokens in (corpus, *(draw(p, jax.random.key(3)) for p in (organic, NGram(flat, organic.alphabet))))
+def test_own_strings_decide_where_the_corpus_never_comes() -> None:
+    """Real contexts leave no doubt, so any factor suits them; in the own ones the kinds shall be as frequent."""
+    sure, doubtful = np.array([[1e-9, 1.0]] * 1000), np.array([[0.6, 0.4]] * 1000)
+    kind, zeros = (np.arange(1000) >= 100).astype(int), np.zeros(1000, int)
+    sure[kind == 0] = [1.0, 1e-9]
+    corpus, own = places(sure, kind, zeros, zeros), places(doubtful, kind, zeros, zeros)
+    factor = kind_factors(corpus, own, np.ones((1, 2)), np.ones(1), weight=0.1, pseudo=1e-6, rounds=300)[0]
+    assert 0.6 * factor[0] / (0.6 * factor[0] + 0.4 * factor[1]) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_own_strings_end_as_rarely_as_real_ones() -> None:
+    rng = np.random.default_rng(1)
+    num, buckets = 20_000, np.repeat([0, 1, 2], 20_000)
+    share = rng.beta(0.5, 0.5, 3 * num) * 0.999  # chances to end, many next to certain
+    ends = rng.uniform(size=3 * num) < np.repeat([0.0, 0.001, 0.3], num)
+    both = np.stack([share, 1 - share], 1)
+    reached = np.ones(3)
+    corpus = Places(both, buckets * 0, buckets, (~ends).astype(int), reached, num)
+    own = Places(both, buckets * 0, buckets, buckets * 0, reached, num)
+    factor = end_factors(corpus, own, np.ones((1, 2)), below=0.02, pseudo=0.001)
+    after = [(s * f / (1 - s + s * f)).mean() for s, f in zip(share.reshape(3, num), factor, strict=True)]
+    assert after[0] < 1e-6 and factor[2] == 1  # too much of the corpus ends in the last bucket
+    assert after[1] == pytest.approx(ends.reshape(3, num)[1].mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("alphabet", [chem.Alphabet.organic(40), chem.Alphabet.polymer(40)], ids=["organic", "polymer"])
+def test_tokens_that_end_a_string(alphabet) -> None:
+    """`_ends` names `END` and the tokens that leave no valence and nothing but `END`; seen from the state after."""
+
+    def step(state: chem.State, token: jax.Array) -> tuple[chem.State, tuple[jax.Array, ...]]:
+        after = chem.advance(state, token, alphabet)
+        only_end = (jnp.flatnonzero(chem.legal(after, alphabet), size=2, fill_value=-1) == jnp.array([0, -1])).all()
+        return after, (_ends(state, alphabet)[token], only_end & (after.free == 0), state.position == 0)
+
+    tokens = chem.random_strings(jax.random.key(0), 4000, alphabet)
+    walk = jax.jit(jax.vmap(lambda x: jax.lax.scan(step, chem.start(alphabet), x)[1]))
+    said, seen, first = (np.asarray(values) for values in walk(tokens))
+    inside = (np.asarray(tokens) != chem.END) & ~first
+    assert said[inside].sum() > 1000
+    np.testing.assert_array_equal(said[inside], seen[inside])
+    assert said[np.asarray(tokens) == chem.END].all()
+
+
+def test_strings_are_as_long_as_those_of_the_corpus() -> None:
+    """Fitted to molecules of middle size, the n-gram alone ends too many strings early and leaves too many unended."""
+    alphabet = chem.Alphabet.organic()
+    corpus = chem.encode(bm.data.corpus("organic").smiles[::6], alphabet).tokens
+    length = (corpus > 0).sum(1)
+    corpus = corpus[(length >= 24) & (length <= 50)]
+    fitted = tables_from_tokens(corpus, alphabet, order=10, min_count=3)
+    draw = jax.jit(lambda prior, key: prior.sample(key, (5000,)))
+    drawn = [
+        np.asarray(draw(NGram(tables, alphabet), jax.random.key(3)))
+        for tables in (fitted, fitted._replace(factor=flat_factors(alphabet)))
     ]
-    mean, with_factors, without = (n.mean() for n in lengths)
-    error = 3 * lengths[2].std() * np.sqrt(2 / 20_000)
-    assert abs(with_factors - mean) + error < abs(without - mean), (mean, with_factors, without)
+    (short, short_alone), (long, long_alone) = (
+        [out((tokens > 0).sum(1)).mean() for tokens in drawn] for out in (lambda n: n < 24, lambda n: n > 50)
+    )
+    # Not one of the corpus is as short, and factors by position alone leave 0.08; a share of 0.02 is off by some 0.002.
+    assert short < 0.04 < 0.2 < short_alone, (short, short_alone)
+    assert long < 0.15 < 0.25 < long_alone, (long, long_alone)
+    repeats, repeats_alone = (len(tokens) - len(np.unique(tokens, axis=0)) for tokens in drawn)
+    assert repeats < 0.5 * repeats_alone, (repeats, repeats_alone)
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_moves_of_a_population_keep_its_law() -> None:
 
     @jax.jit
     def moved(key, arrays, beta, x, values):
-        tuning = _tuning.start(kernels, jnp.float32)
+        tuning = _tuning.start(kernels, jnp.float32)._replace(rate={"molecule": jnp.ones(6)})
         key, key_kernels = jax.random.split(key)
         population = _moves.Population({"molecule": x}, values)
         return _moves.move(key, key_kernels, population, beta, tuning, program.bind(arrays), kernels, 6, 1)

@@ -42,7 +42,8 @@ class Tables(NamedTuple):
         row: `(S, G)` int32, which row of `probability` holds in a context and class.
         probability: `(R, V)` float32, positive rows that sum to one.
         start: the context at the start of a string.
-        factor: `(P, K)` float32, what the probabilities of each kind of token are multiplied with at each position.
+        factor: `(C + B, K)` float32, what the probabilities of each kind of token are multiplied with (see `_factors`):
+            by cell first, then, in the column of the kind that ends a string only, by information.
     """
 
     step: np.ndarray
@@ -62,7 +63,7 @@ class _Level(NamedTuple):
     first_state: int
 
 
-def fit(histories: Histories, num_tokens: int, num_classes: int, min_count: int) -> Tables:
+def fit(histories: Histories, num_tokens: int, num_classes: int, min_count: int, factor: np.ndarray) -> Tables:
     """Estimate the tables.
 
     Args:
@@ -70,6 +71,7 @@ def fit(histories: Histories, num_tokens: int, num_classes: int, min_count: int)
         num_tokens: V, the size of the vocabulary.
         num_classes: G.
         min_count: contexts of three and more tokens that were seen less often are left to the shorter ones.
+        factor: what the tables get as `factor`.
     """
     longest = histories.back.shape[1]
     base = num_tokens + 1  # the last symbol is the start mark
@@ -87,7 +89,6 @@ def fit(histories: Histories, num_tokens: int, num_classes: int, min_count: int)
     probability = np.concatenate(all_rows)
     step = _transitions(levels, num_states, num_tokens)
     row, probability = _with_classes(histories, state, probability, num_classes, min_count)
-    factor = np.ones((1, 1), np.float32)
     return Tables(step, row, probability.astype(np.float32), _start_state(levels, num_tokens), factor)
 
 
@@ -216,30 +217,3 @@ def _with_classes(
     row = np.repeat(np.arange(num_states, dtype=np.int32)[:, None], num_classes, 1)
     row.ravel()[unique[kept]] = num_states + np.arange(kept.sum())
     return row, np.concatenate([rows, added])
-
-
-def kind_factors(share: np.ndarray, kind: np.ndarray, pseudo: float = 5.0, rounds: int = 60) -> np.ndarray:
-    """Factors on kinds of tokens that make each kind as frequent at each position as it was.
-
-    An n-gram does not know how long a string is already, so it goes on opening rings and branches. With factors r the
-    share q_k of a kind among the legal tokens becomes q_k r_k / Σ_l q_l r_l; where the expected counts of all kinds
-    equal the observed ones, the likelihood has its maximum. Found by iterative scaling.
-
-    Args:
-        share: `(n, P, K)` q at each place of n strings; sums to one.
-        kind: `(n, P)` the kind that was written, -1 for a place that does not count.
-        pseudo: added to observed and expected counts; it draws factors towards one where there is little to see.
-        rounds: of the scaling.
-
-    Returns:
-        `(P, K)` float32, in [1e-4, 1e4].
-    """
-    used = kind >= 0
-    observed = np.stack([(kind == k).sum(0) for k in range(share.shape[2])], 1) + pseudo
-    share = np.where(used[..., None], share, 0).astype(np.float32)
-    factor = np.ones(share.shape[1:], np.float32)
-    for _ in range(rounds):
-        total = np.einsum("npk,pk->np", share, factor)
-        expected = np.einsum("npk,np->pk", share, used / np.maximum(total, 1e-30)) * factor + pseudo
-        factor = np.clip(factor * observed / expected, 1e-4, 1e4).astype(np.float32)
-    return factor

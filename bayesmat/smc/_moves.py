@@ -63,21 +63,22 @@ def evaluate_where(
     already, or did not change, costs nothing.
     """
     num = len(needed)
-    if num < 64:
-        return jnp.where(needed, jax.vmap(log_likelihood)(candidates), otherwise), jnp.asarray(num)
-    chunk = min(-(-num // 8), MAX_CHUNK)
+    chunk = min(max(-(-num // 8), min(num, 32)), MAX_CHUNK)
     order = jnp.argsort(~needed, stable=True)
-    order = jnp.concatenate([order, jnp.full(-num % chunk, num, order.dtype)])
     count = needed.sum()
+    # What fills up the last chunk is a needed candidate once more: another may be no string at all.
+    place = jnp.arange(num + -num % chunk)
+    rows_to_read = order[jnp.where(place < count, place, 0).clip(0, num - 1)]
+    rows_to_write = jnp.where(place < count, rows_to_read, num)
 
     def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         first, values = carry
-        rows = jax.lax.dynamic_slice(order, (first,), (chunk,))
-        new = jax.vmap(log_likelihood)(jax.tree.map(lambda leaf: leaf[rows.clip(0, num - 1)], candidates))
-        return first + chunk, values.at[rows].set(new.astype(values.dtype), mode="drop")
+        read, write = (jax.lax.dynamic_slice(rows, (first,), (chunk,)) for rows in (rows_to_read, rows_to_write))
+        new = jax.vmap(log_likelihood)(jax.tree.map(lambda leaf: leaf[read], candidates))
+        return first + chunk, values.at[write].set(new.astype(values.dtype), mode="drop")
 
     done, values = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.asarray(0), otherwise))
-    return jnp.where(needed, values, otherwise), done
+    return values, done
 
 
 def _change(block: Block, name: str, particle: Particle, value: Array) -> tuple[Particle, Array]:
