@@ -106,8 +106,8 @@ def end_factors(
         corpus: places of real strings.
         own: places of strings drawn from the model.
         factor: `(C, K)` the factors on kinds.
-        below: the share of the corpus that ends with too little information to be corrected beyond; there the factor
-            is one, since the likelihood of real strings would pay for it.
+        below: steps of information are corrected as long as less than this share of the corpus ends within them. In
+            later steps the factor is one, since the likelihood of real strings would pay for it.
         pseudo: strings of the corpus that count as ending like the model's own.
 
     Returns:
