@@ -284,7 +284,9 @@ def flat_factors(alphabet: chem.Alphabet) -> np.ndarray:
 
 def _fit_factors(tables: Tables, tokens: np.ndarray, alphabet: chem.Alphabet, rounds: int = 3) -> np.ndarray:
     """`Tables.factor`. Each round draws strings with the factors so far and fits them again."""
-    some = tokens[np.random.default_rng(0).permutation(len(tokens))[:MAX_FACTOR_STRINGS]]
+    # A quarter of a small corpus says enough, and more would take longer than the fit itself.
+    num = min(MAX_FACTOR_STRINGS, max(MIN_OWN_STRINGS, len(tokens) // 4))
+    some = tokens[np.random.default_rng(0).permutation(len(tokens))[:num]]
     nothing = np.zeros((max(len(some), MIN_OWN_STRINGS), alphabet.length), np.int32)
     by_cell = np.ones((alphabet.length * SITUATIONS, tables.factor.shape[1]))
     by_bucket = np.ones((BUCKETS, tables.factor.shape[1]))
