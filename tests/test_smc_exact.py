@@ -104,7 +104,10 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+SLOW = {"stratified", "residual", "multinomial"}  # their own tests are in test_smc_kernels
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SAMPLERS])
 def test_evidence_and_marginals_agree_with_enumeration(name) -> None:
     log_evidence, posterior = exact()
     strings = problem()[0]
