@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
 from tqdm.auto import tqdm
 
 Array = jax.Array
@@ -67,6 +72,57 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays `(n, ...)` as one of single entries, which `jax.vmap` turns into the former.
+
+    For what works on a batch as a whole. A second `jax.vmap` joins both axes; arrays that are not mapped over are
+    repeated.
+    """
+
+    def spread(size: int, in_batched: Sequence[bool], arrays: tuple[Array, ...]) -> list[Array]:
+        pairs = zip(arrays, in_batched, strict=True)
+        return [array if batched else jnp.broadcast_to(array, (size, *array.shape)) for array, batched in pairs]
+
+    def mapped(out: Any) -> tuple[Any, Any]:
+        return out, jax.tree.map(lambda _: True, out)
+
+    @custom_vmap
+    def one(*arrays: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[0], batch(*(array[None] for array in arrays)))
+
+    @custom_vmap
+    def batch(*arrays: Array) -> Any:
+        return function(*arrays)
+
+    @one.def_vmap
+    def many(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
+        return mapped(batch(*spread(axis_size, in_batched, arrays)))
+
+    @batch.def_vmap
+    def batches(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
+        rows = spread(axis_size, in_batched, arrays)
+        flat = batch(*(array.reshape(-1, *array.shape[2:]) for array in rows))
+        return mapped(jax.tree.map(lambda leaf: leaf.reshape(*rows[0].shape[:2], *leaf.shape[1:]), flat))
+
+    return one
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, by name.
+
+    The one place where stored arrays are read. Numbers and text only: an array of Python objects, which is what could
+    execute something, is refused unread.
+
+    Raises:
+        BayesmatError: there is no such file, or it is not one of plain arrays.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BayesmatError(f"{path} cannot be read as plain arrays ({error})") from error
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -37,6 +37,7 @@ OWNERS = {  # library → where it may be imported
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 UNSAFE_CALLS = {"eval", "exec"}
 UNSAFE_METHODS = {"read_pickle", "to_pickle"}
+READERS = {"_types.py": {"calls np.load"}}  # stored arrays are read in one place, which refuses objects
 
 MAX_FILE_LINES = 600
 MAX_README_LINES = 150
@@ -79,10 +80,12 @@ def _unsafe(tree: ast.AST) -> Iterator[tuple[int, str]]:
         owner = getattr(getattr(node.func, "value", None), "id", None)
         if name in UNSAFE_CALLS and (is_name or owner == "builtins"):
             yield node.lineno, f"calls {name}"
-        elif name in UNSAFE_METHODS:
-            yield node.lineno, f"calls {name}"
         elif any(k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False for k in node.keywords):
             yield node.lineno, "allows pickle"
+        elif name == "load" and owner in ("np", "numpy"):
+            yield node.lineno, "calls np.load"
+        elif name in UNSAFE_METHODS:
+            yield node.lineno, f"calls {name}"
 
 
 def _rank(layer: str) -> int | None:
@@ -125,7 +128,8 @@ def violations(package: Path) -> list[str]:
         if _rank(layer) is None:
             found.append(f"{inside}:1: {layer} stands in no layer")
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        found += [f"{inside}:{line}: {what}" for line, what in _unsafe(tree)]
+        unsafe = [what for what in _unsafe(tree) if what[1] not in READERS.get(inside.as_posix(), ())]
+        found += [f"{inside}:{line}: {what}" for line, what in unsafe]
         for line, target in imports(tree, module, is_package):
             library = target.split(".")[0]
             if library == package.name:
@@ -147,7 +151,7 @@ def test_architecture():
 
 GOOD = {
     "__init__.py": "from . import chem as chem\nfrom ._types import Array as Array\n",
-    "_types.py": "import jax\nArray = jax.Array\n",
+    "_types.py": "import jax\nArray = jax.Array\nnp.load(p, allow_pickle=False)\n",
     "chem/__init__.py": "from ._rdkit import parse as parse\n",
     "chem/_rdkit.py": "from rdkit import Chem\nfrom .._types import Array\nfrom .. import _types\ndef parse(): ...\n",
     "_arviz.py": "def f():\n    import arviz\n",
@@ -155,7 +159,7 @@ GOOD = {
     "report/_html.py": "from .. import design, plot\n",
     "cli/__init__.py": "import bayesmat as bm\nfrom bayesmat import design\n",
     "design/_inverse.py": "from ..smc import SMC\nfrom bayesmat.prior._ngram import NGram\n",
-    "smc/_core.py": "import jax\njax.eval_shape(f)\nnp.load(p, allow_pickle=False)\n",
+    "smc/_core.py": "import jax\njax.eval_shape(f)\n",
     "prior/_ngram.py": "def log_prob(): ...\n",
 }
 
@@ -199,6 +203,8 @@ def test_checker_accepts_a_good_package(tmp_path):
         ("nn/bad.py", "from pickle import loads\n", "imports pickle"),
         ("nn/bad.py", "x = eval('1')\n", "calls eval"),
         ("nn/bad.py", "np.load(path, allow_pickle=True)\n", "allows pickle"),
+        ("nn/bad.py", "np.load(path, allow_pickle=False)\n", "calls np.load"),
+        ("_types.py", "np.load(path, allow_pickle=True)\n", "allows pickle"),
     ],
 )
 def test_checker_refuses(tmp_path, name, text, what):

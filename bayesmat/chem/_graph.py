@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
-from .._types import Array
+from .._types import Array, over_batches
 from ._alphabet import Alphabet
 
 NO_BOND, SINGLE, DOUBLE, TRIPLE, CONJUGATED = range(5)
@@ -71,26 +70,7 @@ def decode(tokens: Array, alphabet: Alphabet) -> Graph:
 def _decoder(alphabet: Alphabet) -> Callable[[Array], Graph]:
     """`decode` for one alphabet, with the rule by which `jax.vmap` batches it."""
 
-    @custom_vmap
-    def one(tokens: Array) -> Graph:
-        return jax.tree.map(lambda field: field[0], _decode_batch(tokens[None], alphabet))
-
-    @one.def_vmap
-    def many(axis_size: int, in_batched: list[bool], tokens: Array) -> tuple[Graph, Any]:
-        graphs = batch(tokens)
-        return graphs, jax.tree.map(lambda _: True, graphs)
-
-    @custom_vmap
-    def batch(tokens: Array) -> Graph:
-        return _decode_batch(tokens, alphabet)
-
-    @batch.def_vmap
-    def batches(axis_size: int, in_batched: list[bool], tokens: Array) -> tuple[Graph, Any]:
-        flat = batch(tokens.reshape(-1, tokens.shape[-1]))
-        graphs = jax.tree.map(lambda field: field.reshape(*tokens.shape[:2], -1), flat)
-        return graphs, jax.tree.map(lambda _: True, graphs)
-
-    return one
+    return over_batches(functools.partial(_decode_batch, alphabet=alphabet))
 
 
 # What the two passes write for a token, packed into one word, so that one array is transposed.

@@ -28,9 +28,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 
-from .._types import Array, BayesmatError
+from .._types import Array, BayesmatError, over_batches
 from ._alphabet import END, Alphabet
 from ._graph import decode
 from ._strings import is_legal
@@ -117,31 +116,7 @@ def _mapped(batch_function: Callable[..., Any], alphabet: Alphabet, canonical: f
 
     compiled = jax.jit(functools.partial(batch_function, alphabet=alphabet, canonical=canonical))
 
-    @custom_vmap
-    def one(*arrays: Array) -> Any:
-        return jax.tree.map(lambda leaf: leaf[0], batch(*(array[None] for array in arrays)))
-
-    @custom_vmap
-    def batch(*arrays: Array) -> Any:
-        return compiled(*arrays)
-
-    def spread(size: int, in_batched: list[bool], arrays: tuple[Array, ...]) -> list[Array]:
-        pairs = zip(arrays, in_batched, strict=True)
-        return [array if batched else jnp.broadcast_to(array, (size, *array.shape)) for array, batched in pairs]
-
-    @one.def_vmap
-    def many(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        out = batch(*spread(axis_size, in_batched, arrays))
-        return out, jax.tree.map(lambda _: True, out)
-
-    @batch.def_vmap
-    def batches(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        arrays = tuple(spread(axis_size, in_batched, arrays))
-        flat = batch(*(array.reshape(-1, array.shape[-1]) for array in arrays))
-        out = jax.tree.map(lambda leaf: leaf.reshape(*arrays[0].shape[:2], *leaf.shape[1:]), flat)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return one
+    return over_batches(compiled)
 
 
 class _Bonds(NamedTuple):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from importlib import metadata
 
 import numpy as np
 
 from .. import chem, data
-from .._types import cache_dir, replacing
+from .._types import BayesmatError, cache_dir, read_arrays, replacing
 
 _FORMAT = 2
 """Raised whenever the fingerprints of the same molecules would come out differently."""
@@ -28,9 +27,8 @@ class KnownCompounds:
         path = cache_dir() / f"known-{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
         words = None
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                words = file["words"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            words = read_arrays(path)["words"]
+        except (BayesmatError, KeyError):
             pass  # not there yet, or damaged: computed anew
         self._index = chem.SimilarityIndex(corpus.smiles, words)
         if words is None:

@@ -20,10 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 
 from .. import chem
-from .._types import Array, BayesmatError
+from .._types import Array, BayesmatError, over_batches
 from ._conditions import Condition, Molecule
 
 MAX_CACHED = 2**18
@@ -275,25 +274,12 @@ def _called_in_batches(answer: Callable[..., np.ndarray], dtype: np.dtype) -> Ca
     that may be the one that waits for the callback (github.com/jax-ml/jax/issues/24255). So a batch goes over in parts.
     """
 
-    @custom_vmap
-    def one(row: Array) -> Array:
-        return batch(row[None])[0]
-
-    @one.def_vmap
-    def many(axis_size: int, in_batched: list[bool], rows: Array) -> tuple[Array, bool]:
-        return batch(rows), True
-
-    @custom_vmap
     def batch(rows: Array) -> Array:
         size = max(1, MAX_PART_BYTES // (rows.shape[1] * rows.dtype.itemsize))
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return jax.pure_callback(answer, jax.ShapeDtypeStruct((len(rows),), dtype), *parts)
 
-    @batch.def_vmap
-    def batches(axis_size: int, in_batched: list[bool], rows: Array) -> tuple[Array, bool]:
-        return batch(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape[:2]), True
-
-    return one
+    return over_batches(batch)
 
 
 @lru_cache(maxsize=MAX_WRITTEN)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import infer
-from .._types import Array, BayesmatError, cache_dir, replacing_folder
+from .._types import Array, BayesmatError, cache_dir, read_arrays, replacing_folder
 from ..chem import Alphabet, AtomType, Refusal
 from ..data import PropertyTable
 from ..nn import DESCRIPTOR_NAMES, FINGERPRINT_BINS
@@ -99,8 +99,7 @@ def load(folder: str | Path) -> Fitted:
         for name in _FILES:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != card["sha256"][name]:
                 raise BayesmatError(f"{folder / name} is damaged")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_arrays(folder / "arrays.npz")
         sources = tuple(load(folder / f"source-{index}") for index in range(card["num_sources"]))
         return _assemble(card, arrays, sources, infer.load(folder / "posterior.nc"))
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import chem
-from .._types import BayesmatError, replacing_folder
+from .._types import BayesmatError, read_arrays, replacing_folder
 from ._kneser_ney import Tables
 from ._neural import Neural
 from ._ngram import NGram
@@ -100,15 +99,14 @@ def read(folder: str | Path, alphabet: chem.Alphabet | None = None) -> Neural | 
             raise BayesmatError(f"{folder} has format {card['format']}, this version reads {FORMAT}")
         if hashlib.sha256((folder / _ARRAYS).read_bytes()).hexdigest() != card["sha256"]:
             raise BayesmatError(f"{folder / _ARRAYS} is damaged: its sha256 is not the card's")
-        with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_arrays(folder / _ARRAYS)
         atoms = tuple(chem.AtomType(*atom) for atom in card["alphabet"]["atoms"])
         own = chem.Alphabet(**(card["alphabet"] | {"atoms": atoms}))
         prior = _assemble(card["kind"], arrays, own)
         prior.set_aside = Counter(card["corpus"]["set_aside"])
     except BayesmatError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BayesmatError(f"{folder} is not a saved prior, or is damaged: {error!r}") from error
     if alphabet is not None:
         _check_fits(alphabet, own, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import chem, data
-from .._types import BayesmatError, cache_dir, replacing
+from .._types import BayesmatError, cache_dir, read_arrays, replacing
 from . import _files
 from ._kneser_ney import Tables
 from ._neural import Neural
@@ -125,10 +124,10 @@ def _fingerprint(smiles: Sequence[str], alphabet: chem.Alphabet, order: int, min
 def _read(path: Path) -> tuple[Tables, Counter[str]] | None:
     """The cached tables; None when there are none or the file is damaged."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            tables = Tables(file["step"], file["row"], file["probability"], int(file["start"]), file["factor"])
-            return tables, Counter(json.loads(str(file["refused"])))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        file = read_arrays(path)
+        tables = Tables(file["step"], file["row"], file["probability"], int(file["start"]), file["factor"])
+        return tables, Counter(json.loads(str(file["refused"])))
+    except (ValueError, KeyError):
         return None
 
 

@@ -146,6 +146,7 @@ class NGram(StringDistribution):
     """
 
     pytree_data_fields = ("step", "row", "probability", "start", "factor")
+    canonical_order = 1.0  # `fit_ngram` writes the corpus so
 
     def __init__(self, tables: Tables, alphabet: chem.Alphabet):
         self.step = jnp.asarray(tables.step)

@@ -4,6 +4,7 @@ from ._kernels import (
     Crossover as Crossover,
     Independence as Independence,
     Infill as Infill,
+    Kernel as Kernel,
     Proposal as Proposal,
     Regrow as Regrow,
     RegrowTail as RegrowTail,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._types import BayesmatError, replacing
+from .._types import BayesmatError, read_arrays, replacing
 
 
 def fingerprint(text: str, arrays: Iterable[Any], settings: Any) -> str:
@@ -44,10 +43,10 @@ def load(path: Path, like: Any, expected: str) -> tuple[Any, dict[str, Any]]:
         BayesmatError: the file cannot be read, or belongs to another run.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            card = json.loads(str(found["card"]))
-            leaves = [found[name] for name in sorted(found.files) if name != "card"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = read_arrays(path)
+        card = json.loads(str(found.pop("card")))
+        leaves = [found[name] for name in sorted(found)]
+    except (ValueError, KeyError) as error:
         raise BayesmatError(
             f"{path} is no checkpoint of a sampler ({error}); delete it or run without resume"
         ) from error

@@ -12,7 +12,7 @@ enumerate the choices and write down the exact transition matrix. A string is an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -45,35 +45,37 @@ class Proposal(NamedTuple):
     log_correction: Array
 
 
-@runtime_checkable
-class Kernel(Protocol):
-    """What the sampler asks of every kernel.
+@dataclass(frozen=True)
+class Kernel:
+    """What all kernels have in common.
 
     Attributes:
         kind: of the blocks it moves: "string", "pair" (two particles' strings), "discrete" or "continuous".
+        name: what the diagnostics call it.
+        rate: where tuning starts: a guess of how many proposals change the particle, next to other kernels.
+        needs: a method of a string's distribution that it calls beside those of `StringPrior`; "" for none.
         site: the one site it is for; None for all that it can move.
         delayed: whether the likelihood is evaluated only after acceptance on the correction alone (Christen and Fox
             2005, doi 10.1198/106186005X76983): fewer evaluations, and fewer acceptances.
-        rate: where tuning starts: a guess of how many proposals change the particle, next to other kernels.
         size: where tuning starts; the logarithm of a mean number of tokens or of a step.
         bounds: of `size`; equal bounds mean that there is nothing to tune.
         target: the acceptance that tuning of `size` aims at.
     """
 
     kind: ClassVar[str]
-    site: str | None
-    delayed: bool
+    name: ClassVar[str]
     rate: ClassVar[float]
-    size: float
-    bounds: tuple[float, float]
-    target: float
+    needs: ClassVar[str] = ""
+    site: str | None = None
+    delayed: bool = False
+    size: float = 0.0
+    bounds: tuple[float, float] = (0.0, 0.0)
+    target: float = 0.3
 
     @property
-    def name(self) -> str:
-        """What the diagnostics call it."""
-
-
-_FIXED = (0.0, 0.0)
+    def num_evaluations(self) -> int:
+        """Evaluations of the likelihood that one proposal takes beside that of what it proposes."""
+        return 0
 
 
 def num_tokens(x: Array) -> Array:
@@ -111,8 +113,13 @@ def two_lengths(key: Array, mean: Array) -> tuple[Array, Array]:
     return first, geometric(key_second, mean) + first_is_zero
 
 
+def _where(key: Array, x: Array, span: Array) -> Array:
+    """A place where a span of so many tokens can lie, uniformly; 0 where none can."""
+    return jax.random.randint(key, (), 0, jnp.maximum(num_tokens(x) - span, 0) + 1)
+
+
 @dataclass(frozen=True)
-class Regrow:
+class Regrow(Kernel):
     """Cut the string at a place drawn uniformly from {0, …, n} and draw the rest from the prior.
 
     The prior's ratio cancels against the proposal's, save for the number of places to cut:
@@ -122,17 +129,12 @@ class Regrow:
     for both directions need the same cut, drawn with probability 1/(n + 1) one way and 1/(n' + 1) back.
     """
 
-    site: str | None = None
-    delayed: bool = False
     kind: ClassVar[str] = "string"
-    size: float = 0.0
-    bounds: tuple[float, float] = _FIXED
-    target: float = 0.3
     name: ClassVar[str] = "regrow"
     rate: ClassVar[float] = 0.2
 
     def draw(self, key: Array, x: Array, prior: StringPrior, size: Array) -> Array:
-        """Where to cut, and the key of the rest."""
+        """Where to cut."""
         return jax.random.randint(key, (), 0, num_tokens(x) + 1)
 
     def log_correction(self, x: Array, new: Array, size: Array) -> Array:
@@ -156,9 +158,9 @@ class RegrowTail(Regrow):
         size: log of the mean tail, m = r / (1 - r); tuned by acceptance.
     """
 
+    name: ClassVar[str] = "regrow tail"
     size: float = 1.5
     bounds: tuple[float, float] = (0.0, 4.0)
-    name: ClassVar[str] = "regrow tail"
 
     @staticmethod
     def _log_ratio(size: Array) -> Array:
@@ -204,35 +206,33 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Infill:
+class Infill(Kernel):
     """Replace a span: ℓ tokens from place a on go, ℓ' tokens drawn left to right from the prior come, the rest stays.
 
         α = min{1, (L'/L)^β p(s, END | pre, m') / p(s, END | pre, m)}
 
     with s the tokens after the span. ℓ and ℓ' come from one geometric law, not both zero, and a uniformly from the
     n - ℓ + 1 places where a span of ℓ can lie; n' - ℓ' = n - ℓ, so all of that cancels. A draw of ℓ > n, of an END
-    within the new span,
-    or of a string that does not fit the array, proposes nothing. The suffix's probability is computed anew, for the
-    grammar's state and the context have changed.
+    within the new span, or of a string that does not fit the array, proposes nothing. The suffix's probability is
+    computed anew, for the grammar's state and the context have changed.
 
     Args:
         size: log of the mean of ℓ and ℓ'; tuned by acceptance.
     """
 
-    site: str | None = None
-    delayed: bool = True
     kind: ClassVar[str] = "string"
-    size: float = 0.7
-    bounds: tuple[float, float] = (-0.5, 2.5)
-    target: float = 0.3
     name: ClassVar[str] = "infill"
     rate: ClassVar[float] = 0.05
+    needs: ClassVar[str] = "token_log_probs"
+    delayed: bool = True
+    size: float = 0.7
+    bounds: tuple[float, float] = (-0.5, 2.5)
 
     def draw(self, key: Array, x: Array, prior: StringPrior, size: Array) -> Span:
         """The choices."""
         key_lengths, key_start, key_grow = jax.random.split(key, 3)
         removed, inserted = two_lengths(key_lengths, jnp.exp(size))
-        start = jax.random.randint(key_start, (), 0, jnp.maximum(num_tokens(x) - removed, 0) + 1)
+        start = _where(key_start, x, removed)
         return Span(start, removed, inserted, prior.regrow(key_grow, x, start))
 
     def apply(self, x: Array, span: Span, prior: Any) -> Proposal:
@@ -256,20 +256,16 @@ class Infill:
 
 
 @dataclass(frozen=True)
-class Reorder:
+class Reorder(Kernel):
     """Another string of the same thing, by the prior's `rewrite`: α = min{1, p(x') q(x' → x) / (p(x) q(x → x'))}.
 
     The likelihood does not change unless the model looks at the string itself; it is evaluated all the same.
     """
 
-    site: str | None = None
-    delayed: bool = False
     kind: ClassVar[str] = "string"
-    size: float = 0.0
-    bounds: tuple[float, float] = _FIXED
-    target: float = 0.3
     name: ClassVar[str] = "reorder"
     rate: ClassVar[float] = 0.05
+    needs: ClassVar[str] = "rewrite"
 
     def propose(self, key: Array, x: Array, prior: Any, size: Array) -> Proposal:
         """A new string."""
@@ -290,7 +286,7 @@ class Swap(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crossover:
+class Crossover(Kernel):
     """Two particles swap a segment, accepted on the product of their targets.
 
         α = min{1, (L_x' L_y' / L_x L_y)^β p(x') p(y') / (p(x) p(y))}
@@ -302,22 +298,18 @@ class Crossover:
         size: log of the mean segment; tuned by acceptance.
     """
 
-    site: str | None = None
-    delayed: bool = True
     kind: ClassVar[str] = "pair"
-    size: float = 1.5
-    bounds: tuple[float, float] = (-0.5, 3.0)
-    target: float = 0.3
     name: ClassVar[str] = "crossover"
     rate: ClassVar[float] = 0.02
+    delayed: bool = True
+    size: float = 1.5
+    bounds: tuple[float, float] = (-0.5, 3.0)
 
     def draw(self, key: Array, x: Array, y: Array, size: Array) -> Swap:
         """The choices."""
         key_lengths, key_a, key_b = jax.random.split(key, 3)
         removed, removed_other = two_lengths(key_lengths, jnp.exp(size))
-        start = jax.random.randint(key_a, (), 0, jnp.maximum(num_tokens(x) - removed, 0) + 1)
-        other = jax.random.randint(key_b, (), 0, jnp.maximum(num_tokens(y) - removed_other, 0) + 1)
-        return Swap(start, removed, other, removed_other)
+        return Swap(_where(key_a, x, removed), removed, _where(key_b, y, removed_other), removed_other)
 
     def apply(self, x: Array, y: Array, swap: Swap, prior_x: Any, prior_y: Any) -> Proposal:
         """The two strings that the choices lead to."""
@@ -333,25 +325,21 @@ class Crossover:
         return self.apply(x, y, self.draw(key, x, y, size), prior_x, prior_y)
 
 
-def default_string_kernels(prior: Any) -> list[Any]:
+def default_string_kernels(prior: Any) -> list[Kernel]:
     """The kernels that a string site gets: those that its prior can serve."""
-    kernels: list[Any] = [Regrow(), RegrowTail(), Crossover()]
-    if hasattr(prior, "token_log_probs"):
-        kernels.append(Infill())
-    if hasattr(prior, "rewrite"):
-        kernels.append(Reorder())
-    return kernels
+    kernels = (Regrow(), RegrowTail(), Crossover(), Infill(), Reorder())
+    return [kernel for kernel in kernels if not kernel.needs or hasattr(prior, kernel.needs)]
 
 
-def check_string_kernel(kernel: Any, name: str, prior: Any) -> None:
+def check_string_kernel(kernel: Kernel, name: str, prior: Any) -> None:
     """Whether a prior can serve a kernel.
 
     Raises:
         BayesmatError: it lacks a method.
     """
-    needs = {"infill": "token_log_probs", "reorder": "rewrite"}.get(kernel.name)
-    if needs and not hasattr(prior, needs):
-        raise BayesmatError(f"kernel {kernel.name!r} needs a prior with `{needs}`; that of site {name!r} has none")
+    if kernel.needs and not hasattr(prior, kernel.needs):
+        message = f"kernel {kernel.name!r} needs a prior with `{kernel.needs}`; that of site {name!r} has none"
+        raise BayesmatError(message)
 
 
 def accept_log_prob(beta: Array, log_likelihood: Array, new_log_likelihood: Array, log_correction: Array) -> Array:

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._types import Array
 from . import _tuning
-from ._kernels import accept_log_prob
+from ._kernels import Kernel, accept_log_prob
 from ._model import Block, Particle, Problem
 from ._tuning import Counts, Tuning
 from ._values import Density
@@ -207,7 +207,7 @@ def move(
     beta: Array,
     tuning: Tuning,
     problem: Problem,
-    kernels: dict[str, list[Any]],
+    kernels: dict[str, list[Kernel]],
     num_moves: int,
     num_kept: int,
 ) -> tuple[Population, dict[str, Counts], Array]:
@@ -245,7 +245,7 @@ def move(
             proposed = jax.lax.switch(which, branches, key_propose, pop)
             delayed = jnp.asarray([kernel.delayed for kernel in own])[which]
             pop, differed, changed, evaluated = _accept(key_accept, pop, proposed, delayed, beta, problem)
-            inside = jnp.asarray([getattr(kernel, "num_evaluations", 0) for kernel in own])[which]
+            inside = jnp.asarray([kernel.num_evaluations for kernel in own])[which]
             evaluations = evaluations + evaluated + inside * len(changed)
             at = jax.nn.one_hot(which, len(own), dtype=pop.log_likelihood.dtype)
             counts[block.name] = Counts(at * len(changed), at * differed.sum(), at * changed.sum())

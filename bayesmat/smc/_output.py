@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from ._kernels import Kernel
 from ._model import Problem
 from ._run import Island
 from ._tempered import Info, Status
@@ -127,7 +128,7 @@ def _moments(name: str, value: Any) -> dict[str, np.ndarray]:
     return {f"{name}_{part}": np.asarray(jax.jit(lambda v, p=part: getattr(v, p)())(value)) for part in ("mean", "sd")}
 
 
-def diagnostics(islands: list[Island], kernels: dict[str, list[Any]]) -> pd.DataFrame:
+def diagnostics(islands: list[Island], kernels: dict[str, list[Kernel]]) -> pd.DataFrame:
     """See `SMC.diagnostics`."""
     tables = []
     for number, island in enumerate(islands):

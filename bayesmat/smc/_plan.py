@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .._types import Array, BayesmatError
-from ._kernels import check_string_kernel, default_string_kernels
+from ._kernels import Kernel, check_string_kernel, default_string_kernels
 from ._model import Block, Program
 from ._run import Plan
 from ._values import HMC, Gibbs, PriorDraw, RandomWalk
@@ -20,7 +20,7 @@ MOST_GIBBS = 64
 """Evaluations of the likelihood that a Gibbs sweep over one site may take before prior draws are the default."""
 
 
-def assign_kernels(program: Program, arrays: list[Array], given: Any) -> dict[str, list[Any]]:
+def assign_kernels(program: Program, arrays: list[Array], given: Any) -> dict[str, list[Kernel]]:
     """The kernels of each block.
 
     Args:

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._types import Array
 from . import _checkpoint, _tempered
+from ._kernels import Kernel
 from ._model import Particle, Program
 from ._tempered import Info, Settings, State, Status
 from ._tuning import Tuning
@@ -54,7 +55,7 @@ class Compiled(NamedTuple):
     values: Callable[..., Any]
 
 
-def compile_parts(program: Program, kernels: dict[str, list[Any]], settings: Settings, num_devices: int) -> Compiled:
+def compile_parts(program: Program, kernels: dict[str, list[Kernel]], settings: Settings, num_devices: int) -> Compiled:
     """The functions of (key, constants, …) that a run calls, to be compiled once."""
     mesh = _tempered.particle_mesh(num_devices) if num_devices > 1 else None
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from .._arviz import InferenceData, to_inference_data
 from .._types import Array, BayesmatError
 from . import _checkpoint, _hosts, _model, _output, _plan, _run
+from ._kernels import Kernel
 from ._resampling import RESAMPLING
 from ._run import Island, Plan
 from ._tempered import Info, Settings, Status
@@ -27,7 +28,7 @@ class _Setup:
     """What belongs to one model and one shape of its arguments."""
 
     program: _model.Program
-    kernels: dict[str, list[Any]]
+    kernels: dict[str, list[Kernel]]
     compiled: _run.Compiled
 
 

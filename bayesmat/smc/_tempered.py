@@ -12,8 +12,7 @@ Chopin 2022, doi 10.1111/rssb.12475).
 from __future__ import annotations
 
 import enum
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from .._types import Array
 from . import _tuning, _weights
+from ._kernels import Kernel
 from ._model import CONTINUOUS, Particle, Problem
 from ._moves import Population, chunked, evaluate_where, move
 from ._resampling import RESAMPLING
@@ -107,7 +107,7 @@ def particle_mesh(num_devices: int) -> Mesh:
     return Mesh(jax.local_devices()[:num_devices], (AXIS,))
 
 
-def init(key: Array, problem: Problem, kernels: dict[str, list[Any]], settings: Settings) -> tuple[State, Tuning]:
+def init(key: Array, problem: Problem, kernels: dict[str, list[Kernel]], settings: Settings) -> tuple[State, Tuning]:
     """Particles drawn from the prior."""
     num = settings.num_particles
     particles = chunked(problem.draw, jax.random.split(key, num))
@@ -123,7 +123,7 @@ def step(
     tuning: Tuning,
     beta: Array,
     problem: Problem,
-    kernels: dict[str, list[Any]],
+    kernels: dict[str, list[Kernel]],
     settings: Settings,
     mesh: Mesh | None = None,
 ) -> tuple[State, Tuning, Info]:
@@ -149,8 +149,8 @@ def step(
     num_chains = settings.num_particles // settings.waste_free
     chosen = RESAMPLING[settings.resampling](key_resample, log_weights, num_chains)
     resampled = jax.tree.map(lambda leaf: leaf[chosen], Population(state.particles, state.log_likelihood))
-    spread = partial(_move, problem=problem, kernels=kernels, settings=settings, mesh=mesh)
-    kept, counts, evaluations = spread(key_move, key_kernels, resampled, beta, tuning)
+    keys = (key_move, key_kernels)
+    kept, counts, evaluations = _move(keys, resampled, beta, tuning, problem, kernels, settings, mesh)
     ancestor = jnp.tile(state.ancestor[chosen], settings.waste_free)
     moved = State(
         kept.particles, kept.log_likelihood, ancestor, beta, state.log_evidence + _weights.log_mean_exp(log_weights)
@@ -162,19 +162,17 @@ def step(
 
 
 def _move(
-    key: Array,
-    kernel_key: Array,
+    keys: tuple[Array, Array],
     population: Population,
     beta: Array,
     tuning: Tuning,
-    *,
     problem: Problem,
-    kernels: dict[str, list[Any]],
+    kernels: dict[str, list[Kernel]],
     settings: Settings,
     mesh: Mesh | None,
 ) -> tuple[Population, dict[str, Counts], Array]:
     """The moves of one temperature, on each device for its own particles; N particles come back."""
-    several = settings.waste_free > 1
+    (key, kernel_key), several = keys, settings.waste_free > 1
     num_kept = settings.waste_free - 1 if several else 1
 
     def local(key: Array, population: Population) -> tuple[Population, dict[str, Counts], Array]:

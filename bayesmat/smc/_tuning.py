@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array
+from ._kernels import Kernel
 
 FLOOR = 0.05
 """The least share of the moves that any kernel of a mixture gets, so that it can come back."""
@@ -48,7 +49,7 @@ class Counts(NamedTuple):
     changed: Array
 
 
-def start(kernels: dict[str, list[Any]], dtype: Any) -> Tuning:
+def start(kernels: dict[str, list[Kernel]], dtype: Any) -> Tuning:
     """Before anything was seen: what the kernels expect of themselves."""
     rate = {name: jnp.asarray([kernel.rate for kernel in own], dtype) for name, own in kernels.items()}
     size = {name: jnp.asarray([kernel.size for kernel in own], dtype) for name, own in kernels.items()}
@@ -71,7 +72,7 @@ def order(key: Array, rate: Array, num_moves: int) -> Array:
     return jax.random.permutation(key_order, chosen.astype(jnp.int32))
 
 
-def update(tuning: Tuning, counts: dict[str, Counts], kernels: dict[str, list[Any]]) -> Tuning:
+def update(tuning: Tuning, counts: dict[str, Counts], kernels: dict[str, list[Kernel]]) -> Tuning:
     """What the moves at one temperature teach for the next; kernels that were not used keep what they have."""
     rate, size = {}, {}
     for name, own in kernels.items():

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array
-from ._kernels import _FIXED, Proposal
+from ._kernels import Kernel, Proposal
 
 
 class Density(NamedTuple):
@@ -41,22 +41,18 @@ class Density(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RandomWalk:
+class RandomWalk(Kernel):
     """z' = z + ε C w, w standard normal: α = min{1, p(z') L(z')^β / (p(z) L(z)^β)}.
 
     Args:
         size: log ε √d; it starts at the optimum for a normal target, 2.38.
     """
 
-    delayed: bool = False
     kind: ClassVar[str] = "continuous"
-    site: str | None = None
-    size: float = math.log(2.38)
-    bounds: tuple[float, float] = (-6.0, 2.5)
-    target: float = 0.3
     name: ClassVar[str] = "random walk"
     rate: ClassVar[float] = 0.3
-    num_evaluations: ClassVar[int] = 0
+    size: float = math.log(2.38)
+    bounds: tuple[float, float] = (-6.0, 2.5)
 
     def propose(self, key: Array, z: Array, density: Density, scale: Array, size: Array) -> Proposal:
         """A new vector `(d,)`."""
@@ -66,7 +62,7 @@ class RandomWalk:
 
 
 @dataclass(frozen=True)
-class HMC:
+class HMC(Kernel):
     """Hamiltonian Monte Carlo: leapfrog steps of length ε in the whitened coordinates, accepted on the energy.
 
     Neal 2011, "MCMC using Hamiltonian dynamics". The model must be differentiable in its continuous sites.
@@ -76,15 +72,13 @@ class HMC:
         size: log ε.
     """
 
-    num_steps: int = 8
-    delayed: bool = False
     kind: ClassVar[str] = "continuous"
-    site: str | None = None
+    name: ClassVar[str] = "HMC"
+    rate: ClassVar[float] = 0.8
     size: float = math.log(0.3)
     bounds: tuple[float, float] = (-8.0, 1.0)
     target: float = 0.8
-    name: ClassVar[str] = "HMC"
-    rate: ClassVar[float] = 0.8
+    num_steps: int = 8
 
     @property
     def num_evaluations(self) -> int:
@@ -115,18 +109,13 @@ class HMC:
 
 
 @dataclass(frozen=True)
-class Gibbs:
+class Gibbs(Kernel):
     """Each element of a discrete site in turn drawn from its conditional; always accepted.
 
     The likelihood is evaluated once for every value of every element, so this is for few values.
     """
 
-    site: str | None = None
-    delayed: bool = False
     kind: ClassVar[str] = "discrete"
-    size: float = 0.0
-    bounds: tuple[float, float] = _FIXED
-    target: float = 0.3
     name: ClassVar[str] = "Gibbs"
     rate: ClassVar[float] = 0.5
 
@@ -151,15 +140,10 @@ class Gibbs:
 
 
 @dataclass(frozen=True)
-class PriorDraw:
+class PriorDraw(Kernel):
     """A discrete site drawn anew from its prior: α = min{1, (L'/L)^β c'/c}, c the priors that depend on it."""
 
-    site: str | None = None
-    delayed: bool = False
     kind: ClassVar[str] = "discrete"
-    size: float = 0.0
-    bounds: tuple[float, float] = _FIXED
-    target: float = 0.3
     name: ClassVar[str] = "prior draw"
     rate: ClassVar[float] = 0.3
 
