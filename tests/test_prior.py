@@ -71,7 +71,7 @@ def uniform_log_prob(x: jax.Array, alphabet: chem.Alphabet) -> jax.Array:
 def places(share: np.ndarray, kind: np.ndarray, cell: np.ndarray, bucket: np.ndarray, num_buckets: int = 1) -> Places:
     """Places of as many strings, each of which came to its bucket."""
     reached = (bucket[:, None] >= np.arange(num_buckets)).mean(0) if len(share) else np.zeros(num_buckets)
-    return Places(share, cell, bucket, kind, reached, len(share))
+    return Places(np.ascontiguousarray(share.T), cell, bucket, kind, reached, len(share))
 
 
 def test_factors_find_the_odds_that_made_the_counts() -> None:
@@ -103,7 +103,7 @@ def test_own_strings_end_as_rarely_as_real_ones() -> None:
     num, buckets = 20_000, np.repeat([0, 1, 2], 20_000)
     share = rng.beta(0.5, 0.5, 3 * num) * 0.999  # chances to end, many next to certain
     ends = rng.uniform(size=3 * num) < np.repeat([0.0, 0.001, 0.3], num)
-    both = np.stack([share, 1 - share], 1)
+    both = np.stack([share, 1 - share])
     reached = np.ones(3)
     corpus = Places(both, buckets * 0, buckets, (~ends).astype(int), reached, num)
     own = Places(both, buckets * 0, buckets, buckets * 0, reached, num)

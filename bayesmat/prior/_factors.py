@@ -32,7 +32,7 @@ class Places(NamedTuple):
     """Places in strings where more than one kind of token may come next.
 
     Attributes:
-        share: `(n, K)` the probability of each kind there, without factors; sums to one.
+        share: `(K, n)` the probability of each kind there, without factors; sums to one.
         cell: `(n,)` position and situation of the grammar, as one number.
         bucket: `(n,)` the information of the string so far, in steps.
         kind: `(n,)` the kind that was written.
@@ -49,15 +49,16 @@ class Places(NamedTuple):
 
 
 def _weighted(places: Places, factor: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """`(n, K)` the shares with their factors."""
-    weights = places.share * factor[places.cell]
-    weights[:, ENDS] *= end[places.bucket]
-    return weights / weights.sum(1, keepdims=True)
+    """`(K, n)` the shares with their factors."""
+    weights = places.share * factor.T[:, places.cell]
+    weights[ENDS] *= end[places.bucket]
+    weights /= weights.sum(0)
+    return weights
 
 
 def _sums(values: np.ndarray, cell: np.ndarray, num_cells: int) -> np.ndarray:
-    """`(num_cells, K)` the sums of the rows of each cell."""
-    return np.stack([np.bincount(cell, column, num_cells) for column in values.T], 1)
+    """`(num_cells, K)` the sums of `(K, n)` values over each cell."""
+    return np.stack([np.bincount(cell, row, num_cells) for row in values], 1)
 
 
 def kind_factors(
@@ -115,14 +116,16 @@ def end_factors(
     """
     num_buckets = len(corpus.reached)
     ends = np.bincount(corpus.bucket[corpus.kind == ENDS], minlength=num_buckets)
-    share = _weighted(own, factor, np.ones(num_buckets))[:, ENDS]
+    share = _weighted(own, factor, np.ones(num_buckets))[ENDS]
     come, own_come = corpus.reached * corpus.strings, own.reached * own.strings
     wanted = own_come * ends / (come + pseudo) + pseudo / (come + pseudo) * np.bincount(own.bucket, share, num_buckets)
+    corrected = (ends.cumsum() < below * ends.sum()) & (own_come > 0)
+    asked = corrected[own.bucket]
+    share, bucket = share[asked], own.bucket[asked]
     low, high = np.full(num_buckets, np.log(LEAST_END)), np.zeros(num_buckets)
     for _ in range(50):  # what is expected grows with the factor: bisection
         middle = (low + high) / 2
-        e = np.exp(middle)[own.bucket]
-        few = np.bincount(own.bucket, share * e / (1 - share + share * e), num_buckets) < wanted
+        e = np.exp(middle)[bucket]
+        few = np.bincount(bucket, share * e / (1 - share + share * e), num_buckets) < wanted
         low, high = np.where(few, middle, low), np.where(few, high, middle)
-    corrected = (ends.cumsum() < below * ends.sum()) & (own_come > 0)
     return np.where(corrected, np.exp(high), 1.0)

@@ -18,7 +18,7 @@ from ._kneser_ney import Tables
 from ._neural import Neural
 from ._ngram import NGram, tables_from_tokens
 
-_FORMAT = 5
+_FORMAT = 6
 """Raised whenever the tables of the same corpus would come out differently."""
 
 _PRESETS = {"organic": chem.Alphabet.organic, "polymer": chem.Alphabet.polymer}

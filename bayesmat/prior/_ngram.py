@@ -42,7 +42,7 @@ SITUATIONS = 9
 BUCKETS, BUCKET_BITS = 64, 2.0
 """Steps of information in which ending is corrected."""
 
-MAX_FACTOR_STRINGS, MIN_OWN_STRINGS = 20_000, 2_000
+MAX_FACTOR_STRINGS, MIN_OWN_STRINGS = 20_000, 1_250
 """Strings of the corpus that the factors are fitted to, and strings that are drawn for them at least."""
 
 
@@ -286,7 +286,8 @@ def flat_factors(alphabet: chem.Alphabet) -> np.ndarray:
 def _fit_factors(tables: Tables, tokens: np.ndarray, alphabet: chem.Alphabet, rounds: int = 3) -> np.ndarray:
     """`Tables.factor`. Each round draws strings with the factors so far and fits them again."""
     # A quarter of a small corpus says enough, and more would take longer than the fit itself.
-    num = min(MAX_FACTOR_STRINGS, max(MIN_OWN_STRINGS, len(tokens) // 4))
+    quarter = len(tokens) // 4 // MIN_OWN_STRINGS * MIN_OWN_STRINGS
+    num = min(MAX_FACTOR_STRINGS, max(MIN_OWN_STRINGS, quarter))
     some = tokens[np.random.default_rng(0).permutation(len(tokens))[:num]]
     nothing = np.zeros((max(len(some), MIN_OWN_STRINGS), alphabet.length), np.int32)
     by_cell = np.ones((alphabet.length * SITUATIONS, tables.factor.shape[1]))
@@ -318,7 +319,7 @@ def _places(prior: NGram, key: Array, tokens: np.ndarray, cut: int) -> Places:
     farthest = np.where(inside, bucket, 0).max(1)
     reached = (farthest[:, None] >= np.arange(BUCKETS)).mean(0)
     free = inside & (share.max(-1) < 1 - 1e-6)
-    return Places(share[free], cell[free], bucket[free], kind[free], reached, len(tokens))
+    return Places(np.ascontiguousarray(share[free].T, float), cell[free], bucket[free], kind[free], reached, len(tokens))
 
 
 def _look_back(tokens: np.ndarray, alphabet: chem.Alphabet, depth: int) -> np.ndarray:
