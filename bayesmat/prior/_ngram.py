@@ -319,7 +319,8 @@ def _places(prior: NGram, key: Array, tokens: np.ndarray, cut: int) -> Places:
     farthest = np.where(inside, bucket, 0).max(1)
     reached = (farthest[:, None] >= np.arange(BUCKETS)).mean(0)
     free = inside & (share.max(-1) < 1 - 1e-6)
-    return Places(np.ascontiguousarray(share[free].T, float), cell[free], bucket[free], kind[free], reached, len(tokens))
+    share = np.ascontiguousarray(share[free].T, float)
+    return Places(share, cell[free], bucket[free], kind[free], reached, len(tokens))
 
 
 def _look_back(tokens: np.ndarray, alphabet: chem.Alphabet, depth: int) -> np.ndarray:
