@@ -101,6 +101,7 @@ SAMPLERS = {
     "fixed schedule": {"schedule": [0.1, 0.3, 0.6, 1.0]},
     "waste-free": {"waste_free": 8, "num_moves": 1},
     "islands": {"islands": 2},
+    "surrogate": {"surrogate": smc.Surrogate(lambda sites: (sites["molecule"] > 2).sum(keepdims=True) * 1.0, 4)},
 }
 
 
@@ -204,12 +205,18 @@ def exact_mixed() -> tuple[float, np.ndarray, np.ndarray]:
     return np.log(weight.sum()), weight / weight.sum(), z
 
 
-def test_mixed_model_agrees_with_enumeration() -> None:
+def first_look(sites: Any) -> Any:
+    """Features of the mixed model, from which its likelihood cannot be had."""
+    return jnp.stack([(sites["molecule"] > 0).sum(), sites["z"]]).astype(jnp.float32)
+
+
+@pytest.mark.parametrize("surrogate", [None, pytest.param(smc.Surrogate(first_look, 4), marks=pytest.mark.slow)])
+def test_mixed_model_agrees_with_enumeration(surrogate) -> None:
     log_evidence, joint, z = exact_mixed()
     strings = problem()[0]
     lengths = (strings > 0).sum(1)
     exact_values = np.array([joint.sum(1) @ lengths, *joint.sum(0), (joint * z).sum(), joint[:, 2] @ lengths])
-    sampler = smc.SMC(mixed_model, 512, num_moves=4, progress_bar=False)
+    sampler = smc.SMC(mixed_model, 512, num_moves=4, surrogate=surrogate, progress_bar=False)
     errors, statistics = [], []
     for seed in range(NUM_SEEDS):
         sampler.run(jax.random.key(seed))
@@ -325,11 +332,13 @@ def test_sharp_target_ends_below_one_when_temperatures_run_out() -> None:
         x = numpyro.sample("molecule", P_TINY)
         numpyro.factor("target", 500.0 * (x * jnp.arange(TINY.length)).sum() - 1e6)
 
-    sampler = smc.SMC(sharp, 32, num_moves=1, max_temperatures=2, progress_bar=False)
+    sampler = smc.SMC(sharp, 32, num_moves=1, max_temperatures=1, progress_bar=False)
     sampler.run(jax.random.key(0))
     assert sampler.status == smc.Status.TOO_MANY_TEMPERATURES
     assert 0 < sampler.temperatures[-1] < 1 and np.isfinite(sampler.log_evidence)
     assert any("weaker target" in text for text in sampler.warnings())
+    with pytest.raises(BayesmatError, match="reached the posterior"):
+        sampler.extend(1)
 
 
 def test_likelihood_that_is_no_number_counts_as_impossible() -> None:

@@ -99,6 +99,7 @@ def test_particles_are_spread_over_devices(tmp_path, uninterrupted) -> None:
     finish(start(out, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
     found = dict(np.load(out))
     assert found["devices"] == 2
+    assert not np.array_equal(found["molecule"], uninterrupted["molecule"]), "the particles were not spread"
     assert found["molecule"].shape == uninterrupted["molecule"].shape
     # 128 particles in each of two islands: the error of a mean is some 1/√128 of the posterior's spread.
     assert abs(found["log_evidences"].mean() - uninterrupted["log_evidences"].mean()) < 1.0

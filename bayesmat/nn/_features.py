@@ -26,6 +26,11 @@ class Features(NamedTuple):
     fingerprint: Array
     descriptors: Array
 
+    @property
+    def vector(self) -> Array:
+        """All of it in one `(..., d)`."""
+        return jnp.concatenate([self.fingerprint, self.descriptors], -1)
+
 
 def featurize(tokens: Array, alphabet: Alphabet) -> Features:
     """Features of one molecular string `(length,)`; map over a batch with `jax.vmap`.

@@ -27,6 +27,7 @@ from ._run import (
     Plan as Plan,
 )
 from ._smc import SMC as SMC
+from ._surrogate import Surrogate as Surrogate
 from ._tempered import (
     Info as Info,
     Settings as Settings,

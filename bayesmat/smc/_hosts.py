@@ -49,10 +49,10 @@ def _packed(island: Island, most: int) -> dict[str, Any]:
     info = jax.tree.map(
         lambda leaf: np.concatenate([leaf, np.zeros((most - count, *leaf.shape[1:]), leaf.dtype)]), island.info
     )
-    whole = jax.tree.map(np.asarray, (island.state, island.prior, info))
+    whole = jax.tree.map(np.asarray, (island.state, island.prior, info, island.tuning))
     return {"island": whole, "count": np.int32(count), "status": np.int32(island.status)}
 
 
 def _unpacked(packed: dict[str, Any]) -> Island:
-    (state, prior, info), count = packed["island"], int(packed["count"])
-    return Island(state, prior, jax.tree.map(lambda leaf: leaf[:count], info), Status(int(packed["status"])))
+    (state, prior, info, tuning), count = packed["island"], int(packed["count"])
+    return Island(state, prior, jax.tree.map(lambda leaf: leaf[:count], info), Status(int(packed["status"])), tuning)

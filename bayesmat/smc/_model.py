@@ -169,7 +169,12 @@ def _identity(parts: dict[str, _Part]) -> str:
     """What a model computes, in words that do not differ between processes."""
     # The leaves of a distribution have no order of their own, and its log density says the same.
     texts = [str(part.jaxpr) for name, part in parts.items() if not name.endswith(" prior")]
-    return re.sub(r"0x[0-9a-f]+", "", "\n".join(texts))  # the addresses of host callbacks
+    return without_addresses("\n".join(texts))
+
+
+def without_addresses(text: str) -> str:
+    """A program's text without the addresses of its host callbacks."""
+    return re.sub(r"0x[0-9a-f]+", "", text)
 
 
 class _Part(NamedTuple):

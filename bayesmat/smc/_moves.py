@@ -169,6 +169,22 @@ def _propose(
     return _Proposed(candidates, corrections, jnp.arange(num))
 
 
+def differing(candidates: Particle, particles: Particle) -> Array:
+    """`(n,)` bool: which candidates are not the particle that stands there."""
+    both = zip(jax.tree.leaves(candidates), jax.tree.leaves(particles), strict=True)
+    parts = [(new != old).reshape(len(new), -1).any(1) for new, old in both]
+    return jnp.stack(parts).any(0)
+
+
+def choose(accepted: Array, candidates: Particle, particles: Particle) -> Particle:
+    """Candidates where accepted, particles elsewhere."""
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(accepted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(pick, candidates, particles)
+
+
 def _accept(
     key: Array, population: Population, proposed: _Proposed, delayed: Array, beta: Array, problem: Problem
 ) -> tuple[Population, Array, Array, Array]:
@@ -181,22 +197,14 @@ def _accept(
     # With delayed acceptance the first test is on the correction, and the second on the likelihood alone.
     passed = jnp.where(delayed, log_u[0] < log_alpha, correction > -jnp.inf)
     correction = jnp.where(delayed, jnp.where(passed, 0.0, -jnp.inf), correction)
-    differs = jnp.zeros(num, bool)
-    for new_leaf, old_leaf in zip(
-        jax.tree.leaves(proposed.candidates), jax.tree.leaves(population.particles), strict=True
-    ):
-        differs |= (new_leaf != old_leaf).reshape(num, -1).any(1)
+    differs = differing(proposed.candidates, population.particles)
     new, evaluated = evaluate_where(passed & differs, problem.log_likelihood, proposed.candidates, old)
     alone = partner == jnp.arange(num)
     # A pair is accepted on the sum of both changes; -inf of either is -inf of the sum.
     both_new = jnp.where(alone, new, new + new[partner])
     both_old = jnp.where(alone, old, old + old[partner])
     accepted = log_u[1] < accept_log_prob(beta, both_old, both_new, correction)
-
-    def keep(new_leaf: Array, old_leaf: Array) -> Array:
-        return jnp.where(accepted.reshape(-1, *[1] * (old_leaf.ndim - 1)), new_leaf, old_leaf)
-
-    particles = jax.tree.map(keep, proposed.candidates, population.particles)
+    particles = choose(accepted, proposed.candidates, population.particles)
     return Population(particles, jnp.where(accepted, new, old)), differs, accepted & differs, evaluated
 
 
@@ -228,34 +236,55 @@ def move(
         The populations after each `num_moves` sweeps, leading axes `(num_kept, n)`; what the kernels did; the number of
         likelihood evaluations.
     """
-    total = num_moves * num_kept
-    orders = {
-        block.name: _tuning.order(jax.random.fold_in(kernel_key, i), tuning.rate[block.name], total)
-        for i, block in enumerate(problem.blocks)
-    }
+    flat = [(block, k, kernel) for block in problem.blocks for k, kernel in enumerate(kernels[block.name])]
+    order = _order(kernel_key, tuning, kernels, problem, num_moves * num_kept)
+    delayed, inside = (jnp.asarray([getattr(kernel, name) for _, _, kernel in flat]) for name in _ASKED)
+    dtype = population.log_likelihood.dtype
 
-    def sweep(state: tuple[Population, Array], inputs: tuple[Array, dict[str, Array]]) -> tuple[Any, Any]:
-        (pop, evaluations), (key, chosen) = state, inputs
-        counts = {}
-        for i, block in enumerate(problem.blocks):
-            key_propose, key_accept = jax.random.split(jax.random.fold_in(key, i))
-            own, which = kernels[block.name], chosen[block.name]
-            tuned = (tuning.scale, tuning.size[block.name][which])
-            branches = [partial(_propose, kernel, block, problem, beta, tuned) for kernel in own]
-            proposed = jax.lax.switch(which, branches, key_propose, pop)
-            delayed = jnp.asarray([kernel.delayed for kernel in own])[which]
-            pop, differed, changed, evaluated = _accept(key_accept, pop, proposed, delayed, beta, problem)
-            inside = jnp.asarray([kernel.num_evaluations for kernel in own])[which]
-            evaluations = evaluations + evaluated + inside * len(changed)
-            at = jax.nn.one_hot(which, len(own), dtype=pop.log_likelihood.dtype)
-            counts[block.name] = Counts(at * len(changed), at * differed.sum(), at * changed.sum())
-        return (pop, evaluations), counts
+    def one(state: tuple[Population, Array], inputs: tuple[Array, Array]) -> tuple[Any, Any]:
+        (pop, evaluations), (key, which) = state, inputs
+        key_propose, key_accept = jax.random.split(key)
+        branches = [
+            partial(_propose, kernel, block, problem, beta, (tuning.scale, tuning.size[block.name][k]))
+            for block, k, kernel in flat
+        ]
+        proposed = jax.lax.switch(which, branches, key_propose, pop)
+        pop, differed, changed, evaluated = _accept(key_accept, pop, proposed, delayed[which], beta, problem)
+        at = jax.nn.one_hot(which, len(flat), dtype=dtype)
+        counts = Counts(at * len(changed), at * differed.sum(), at * changed.sum())
+        return (pop, evaluations + evaluated + inside[which] * len(changed)), counts
 
     def keep(state: tuple[Population, Array], inputs: Any) -> tuple[Any, Any]:
-        state, counts = jax.lax.scan(sweep, state, inputs)
+        state, counts = jax.lax.scan(one, state, inputs)
         return state, (state[0], counts)
 
-    keys = jax.random.split(key, total)
-    inputs = jax.tree.map(lambda leaf: leaf.reshape(num_kept, num_moves, *leaf.shape[1:]), (keys, orders))
+    inputs = jax.tree.map(
+        lambda leaf: leaf.reshape(num_kept, -1, *leaf.shape[1:]), (jax.random.split(key, len(order)), order)
+    )
     (_, evaluations), (kept, counts) = jax.lax.scan(keep, (population, jnp.zeros((), jnp.int32)), inputs)
-    return kept, jax.tree.map(lambda leaf: leaf.sum((0, 1)), counts), evaluations
+    counts = jax.tree.map(lambda leaf: leaf.sum((0, 1)), counts)
+    return kept, {name: jax.tree.map(lambda leaf, r=rows: leaf[r], counts) for name, rows in _rows(flat)}, evaluations
+
+
+_ASKED = ("delayed", "num_evaluations")
+
+
+def _rows(flat: list[tuple[Block, int, Kernel]]) -> list[tuple[str, Array]]:
+    """By block, where its kernels stand in a list of all."""
+    names = dict.fromkeys(block.name for block, _, _ in flat)
+    return [(name, jnp.asarray([i for i, entry in enumerate(flat) if entry[0].name == name])) for name in names]
+
+
+def _order(key: Array, tuning: Tuning, kernels: dict[str, list[Kernel]], problem: Problem, num: int) -> Array:
+    """Which kernels `num` sweeps use, as numbers in the list of all kernels `(num · blocks,)`.
+
+    Each sweep visits the blocks forward or backward by the toss of a coin: then every order is as probable as its
+    reverse, so the moves are reversible as a whole.
+    """
+    columns, offset = [], 0
+    for i, block in enumerate(problem.blocks):
+        columns.append(offset + _tuning.order(jax.random.fold_in(key, i), tuning.rate[block.name], num))
+        offset += len(kernels[block.name])
+    order = jnp.stack(columns, 1)
+    backward = jax.random.bernoulli(jax.random.fold_in(key, len(columns)), shape=(num, 1))
+    return jnp.where(backward, order[:, ::-1], order).ravel()

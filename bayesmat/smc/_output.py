@@ -41,7 +41,9 @@ def equal_weight_rows(weights: np.ndarray) -> np.ndarray:
 
 
 def total_rate(info: Info) -> np.ndarray:
-    """Share of proposals that changed a particle, over all blocks and kernels, `(T,)`."""
+    """Share of proposals that changed a particle, over all blocks and kernels or of a surrogate's moves, `(T,)`."""
+    if info.outer is not None:
+        return np.asarray(info.outer.changed / info.outer.tried)
     counts = list(info.counts.values())
     tried = sum(np.asarray(c.tried).sum(-1) for c in counts)
     return np.asarray(sum(np.asarray(c.changed).sum(-1) for c in counts) / np.maximum(tried, 1))
@@ -138,6 +140,10 @@ def diagnostics(islands: list[Island], kernels: dict[str, list[Kernel]]) -> pd.D
             "temperature": np.arange(len(info.beta)) + 1,
         }
         table |= {"beta": info.beta, "ess": info.ess, "ancestors": info.num_ancestors, "evaluations": info.evaluations}
+        if info.outer is not None:
+            differed = np.where(info.outer.differed > 0, info.outer.differed, np.nan)
+            table["surrogate accepted"] = info.outer.changed / differed
+            table["surrogate changed"] = info.outer.changed / info.outer.tried
         for block, own in kernels.items():
             counts = info.counts[block]
             all_tried = np.maximum(counts.tried.sum(1), 1)

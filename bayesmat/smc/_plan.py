@@ -12,6 +12,7 @@ from .._types import Array, BayesmatError
 from ._kernels import Kernel, check_string_kernel, default_string_kernels
 from ._model import Block, Program
 from ._run import Plan
+from ._surrogate import Surrogate
 from ._values import HMC, Gibbs, PriorDraw, RandomWalk
 
 _KINDS = {"string": ("string", "pair"), "discrete": ("discrete",), "continuous": ("continuous",)}
@@ -20,13 +21,16 @@ MOST_GIBBS = 64
 """Evaluations of the likelihood that a Gibbs sweep over one site may take before prior draws are the default."""
 
 
-def assign_kernels(program: Program, arrays: list[Array], given: Any) -> dict[str, list[Kernel]]:
+def assign_kernels(
+    program: Program, arrays: list[Array], given: Any, surrogate: Surrogate | None = None
+) -> dict[str, list[Kernel]]:
     """The kernels of each block.
 
     Args:
         program: the model.
         arrays: its data.
         given: a list, or lists by site, or None; a block for which there is none gets the default.
+        surrogate: whether moves are made by one; each particle is then accepted alone, so none may need another.
 
     Raises:
         BayesmatError: a kernel suits no site, or a site is named that is not there.
@@ -46,10 +50,13 @@ def assign_kernels(program: Program, arrays: list[Array], given: Any) -> dict[st
     kernels = {}
     for block in problem.blocks:
         prior = jax.eval_shape(block.prior, program.example)
-        own = by_block.get(block.name) or _default(block, prior, program, has_string)
+        default = _default(block, prior, program, has_string)
+        own = by_block.get(block.name) or [kernel for kernel in default if surrogate is None or kernel.kind != "pair"]
         for kernel in own:
             if not _suits(kernel, block):
                 raise BayesmatError(f"kernel {kernel.name!r} does not suit {_described([block])}")
+            if surrogate is not None and kernel.kind == "pair":
+                raise BayesmatError(f"kernel {kernel.name!r} moves two particles at once, which a surrogate cannot")
             if block.kind == "string":
                 check_string_kernel(kernel, block.name, prior)
             if isinstance(kernel, Gibbs) and block.support is None:

@@ -39,12 +39,14 @@ class Island(NamedTuple):
         prior: the particles before the first step and their log likelihood.
         info: diagnostics, leading axis T.
         status: how it ended.
+        tuning: of a further step.
     """
 
     state: State
     prior: tuple[Particle, Array]
     info: Info
     status: Status
+    tuning: Tuning
 
 
 class Compiled(NamedTuple):
@@ -111,7 +113,7 @@ def run_island(
         identity: of the run, see `_checkpoint.fingerprint`.
         resume: whether to go on from the checkpoint if there is one.
     """
-    key_init, key_steps = jax.random.split(key)
+    key_init, _ = jax.random.split(key)
     most = max_temperatures if plan is None else len(plan.beta)
     infos: list[Info] = []
     if resume and path is not None and path.exists():
@@ -125,18 +127,50 @@ def run_island(
         beta = np.nan if plan is None else plan.beta[count]
         if plan is not None and plan.tuning is not None:
             tuning = jax.tree.map(lambda leaf, t=count: jnp.asarray(leaf[t]), plan.tuning)
-        key_step = jax.random.fold_in(key_steps, count)
-        state, tuning, info = compiled.step(key_step, constants, state, tuning, jnp.asarray(beta, state.beta.dtype))
-        infos.append(jax.tree.map(np.asarray, info))
-        if path is not None:
-            card = {"fingerprint": identity, "temperatures": len(infos), "beta": float(info.beta)}
-            _checkpoint.save(path, (state, tuning, prior, stack(infos)), card)
+        state, tuning, info = _step(key, count, compiled, constants, state, tuning, beta)
+        infos.append(info)
+        _save(path, identity, state, tuning, prior, stack(infos))
         report(len(infos), info)
     if not feasible:
         state, status = state._replace(log_evidence=jnp.asarray(-jnp.inf, state.beta.dtype)), Status.NO_MASS
     else:
         status = Status.CONVERGED if float(state.beta) >= 1 else Status.TOO_MANY_TEMPERATURES
-    return Island(state, prior, stack(infos) if infos else _no_info(compiled, constants, key), status)
+    return Island(state, prior, stack(infos) if infos else _no_info(compiled, constants, key), status, tuning)
+
+
+def extend_island(
+    key: Array,
+    compiled: Compiled,
+    constants: Any,
+    island: Island,
+    num_steps: int,
+    report: Callable[[int, Info], None],
+    path: Path | None = None,
+    identity: str = "",
+) -> Island:
+    """More steps at β = 1; `key` is that of the run."""
+    state, tuning, infos = island.state, island.tuning, [island.info]
+    for count in range(len(island.info.beta), len(island.info.beta) + num_steps):
+        state, tuning, info = _step(key, count, compiled, constants, state, tuning, 1.0)
+        infos.append(stack([info]))
+        report(count + 1, info)
+    info = jax.tree.map(lambda *parts: np.concatenate(parts), *infos)
+    _save(path, identity, state, tuning, island.prior, info)
+    return Island(state, island.prior, info, island.status, tuning)
+
+
+def _step(
+    key: Array, count: int, compiled: Compiled, constants: Any, state: State, tuning: Tuning, beta: float
+) -> tuple[State, Tuning, Info]:
+    key_step = jax.random.fold_in(jax.random.split(key)[1], count)
+    state, tuning, info = compiled.step(key_step, constants, state, tuning, jnp.asarray(beta, state.beta.dtype))
+    return state, tuning, jax.tree.map(np.asarray, info)
+
+
+def _save(path: Path | None, identity: str, state: State, tuning: Tuning, prior: Any, info: Info) -> None:
+    if path is not None:
+        card = {"fingerprint": identity, "temperatures": len(info.beta), "beta": float(info.beta[-1])}
+        _checkpoint.save(path, (state, tuning, prior, info), card)
 
 
 def stack(infos: Sequence[Info]) -> Info:

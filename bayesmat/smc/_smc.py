@@ -20,6 +20,7 @@ from . import _checkpoint, _hosts, _model, _output, _plan, _run
 from ._kernels import Kernel
 from ._resampling import RESAMPLING
 from ._run import Island, Plan
+from ._surrogate import Surrogate
 from ._tempered import Info, Settings, Status
 
 
@@ -28,6 +29,7 @@ class _Setup:
     """What belongs to one model and one shape of its arguments."""
 
     program: _model.Program
+    identity: str
     kernels: dict[str, list[Kernel]]
     compiled: _run.Compiled
 
@@ -56,6 +58,8 @@ class SMC:
         num_devices: local devices over which particles are spread; None for all that divide N/P evenly.
         checkpoint: folder where the state is kept after every temperature.
         resume: whether to go on from what is in that folder; the result is that of an uninterrupted run.
+        surrogate: for a dear likelihood, `Surrogate(features)`: each move is then many sweeps by an estimate of the
+            likelihood that is learnt as the run goes, and one evaluation. The posterior is the same.
         jit_model_args: whether the model's arguments, all arrays, are data of the compiled program: runs with other
             values of the same shapes then do not look at the model again.
         progress_bar: whether to show β as it rises.
@@ -92,6 +96,7 @@ class SMC:
         num_devices: int | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
+        surrogate: Surrogate | None = None,
         jit_model_args: bool = False,
         progress_bar: bool = True,
     ):
@@ -107,7 +112,7 @@ class SMC:
         if resume and checkpoint is None:
             raise BayesmatError("resume needs the folder of the checkpoint")
         self.model = model
-        self.settings = Settings(num_particles, target_ess, num_moves, resampling, waste_free)
+        self.settings = Settings(num_particles, target_ess, num_moves, resampling, waste_free, surrogate)
         self.kernels = kernels
         self.schedule = _plan.checked_schedule(schedule)
         self.num_islands = _hosts.checked_islands(islands)
@@ -122,6 +127,7 @@ class SMC:
         self._setup: _Setup | None = None
         self._constants: Any = None
         self._islands: list[Island] = []
+        self._key: Array | None = None
 
     def run(self, key: Array, *args: Any, **kwargs: Any) -> None:
         """Sample the posterior; `args` and `kwargs` go to the model.
@@ -130,17 +136,39 @@ class SMC:
             key: random key; the same key gives the same particles.
         """
         self._setup, self._constants = self._prepared(args, kwargs)
-        identity = "" if self.checkpoint is None else self._identity(key)
+        self._key = key
         mine = _hosts.my_islands(self.num_islands)
-        with tqdm(
-            total=float(len(mine)),
-            desc="inverse temperature",
-            bar_format=_BAR,
-            dynamic_ncols=True,
-            disable=not self.progress_bar,
-        ) as bar:
-            found = [self._run_island(key, island, done, bar, identity) for done, island in enumerate(mine)]
+        with self._bar(float(len(mine)), "inverse temperature", _BAR) as bar:
+            found = [self._run_island(island, done, bar) for done, island in enumerate(mine)]
         self._islands = _hosts.gathered(found, self._most)
+
+    def extend(self, num_steps: int) -> None:
+        """Go on at β = 1: more particles of the same posterior, less like those of the prior they came from.
+
+        The random numbers follow from the key of `run`: two extensions are one of as many steps.
+
+        Args:
+            num_steps: sets of `num_moves` moves.
+
+        Raises:
+            BayesmatError: `run` has not reached the posterior.
+        """
+        if self.status != Status.CONVERGED:
+            raise BayesmatError(f"only a run that reached the posterior can be extended. {self.status.message}")
+        mine, most = _hosts.my_islands(self.num_islands), max(len(island.info.beta) for island in self.islands)
+        with self._bar(num_steps * len(mine), "steps at β = 1", None) as bar:
+            found = [
+                _run.extend_island(
+                    *(self._island_key(island), self._ready.compiled, self._constants, self._islands[island]),
+                    *(num_steps, lambda count, info: bar.update(), self._path(island), self._identity()),
+                )
+                for island in mine
+            ]
+        self._islands = _hosts.gathered(found, most + num_steps)
+
+    def _bar(self, total: float, what: str, bar_format: str | None) -> tqdm:
+        silent = not self.progress_bar
+        return tqdm(total=total, desc=what, bar_format=bar_format, dynamic_ncols=True, disable=silent)
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Setup, list[Array]]:
         """The compiled program for some arguments, and its arrays."""
@@ -153,9 +181,11 @@ class SMC:
         program, leaves = _model.split(self.model, args, kwargs, self.jit_model_args)
         arrays = [*program.closed, *map(jnp.asarray, leaves)]
         if program.text not in self._compiled:
-            kernels = _plan.assign_kernels(program, arrays, self.kernels)
+            kernels = _plan.assign_kernels(program, arrays, self.kernels, self.settings.surrogate)
             compiled = _run.compile_parts(program, kernels, self.settings, self.num_devices)
-            self._compiled[program.text] = _Setup(program, kernels, compiled)
+            surrogate = self.settings.surrogate
+            identity = program.identity + ("" if surrogate is None else surrogate.identity(program.example))
+            self._compiled[program.text] = _Setup(program, identity, kernels, compiled)
         if self.jit_model_args:
             self._by_shape[shapes] = self._compiled[program.text]
         return self._compiled[program.text], arrays
@@ -170,28 +200,31 @@ class SMC:
     def _most(self) -> int:
         return self.max_temperatures if self.schedule is None else len(self.schedule.beta)
 
-    def _run_island(self, key: Array, island: int, done: int, bar: tqdm, identity: str) -> Island:
+    def _run_island(self, island: int, done: int, bar: tqdm) -> Island:
         def report(count: int, info: Info) -> None:
             bar.n = done + float(info.beta)
             of = f"island {island + 1} of {self.num_islands}, " if self.num_islands > 1 else ""
             bar.set_postfix_str(f"{of}temperature {count}")
 
         return _run.run_island(
-            jax.random.fold_in(key, island) if self.num_islands > 1 else key,
-            self._ready.compiled,
-            self._constants,
-            self.schedule,
-            self.max_temperatures,
-            report,
-            None if self.checkpoint is None else self.checkpoint / f"island-{island:03d}.npz",
-            identity,
-            self.resume,
+            *(self._island_key(island), self._ready.compiled, self._constants, self.schedule, self.max_temperatures),
+            *(report, self._path(island), self._identity(), self.resume),
         )
 
-    def _identity(self, key: Array) -> str:
-        data = [jax.random.key_data(key), *jax.tree.leaves((self._constants, self.schedule))]
+    def _island_key(self, island: int) -> Array:
+        assert self._key is not None
+        return jax.random.fold_in(self._key, island) if self.num_islands > 1 else self._key
+
+    def _path(self, island: int) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint / f"island-{island:03d}.npz"
+
+    def _identity(self) -> str:
+        """Of the run, for its checkpoint; empty without one."""
+        if self.checkpoint is None or self._key is None:
+            return ""
+        data = [jax.random.key_data(self._key), *jax.tree.leaves((self._constants, self.schedule))]
         decided = (self.settings, self.num_islands, self.max_temperatures, self.num_devices, self._ready.kernels)
-        return _checkpoint.fingerprint(self._ready.program.identity, data, decided)
+        return _checkpoint.fingerprint(self._ready.identity, data, decided)
 
     @property
     def islands(self) -> list[Island]:

@@ -12,7 +12,7 @@ Chopin 2022, doi 10.1111/rssb.12475).
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from ._kernels import Kernel
 from ._model import CONTINUOUS, Particle, Problem
 from ._moves import Population, chunked, evaluate_where, move
 from ._resampling import RESAMPLING
+from ._surrogate import Memory, Seen, Surrogate, first_memory, fit, remember, surrogate_move
 from ._tuning import Counts, Tuning
 
 AXIS = "particles"
@@ -63,6 +64,7 @@ class State(NamedTuple):
         ancestor: `(N,)` which particle of the prior each descends from; of a crossover, the one whose place it takes.
         beta: inverse temperature.
         log_evidence: log of the estimated normalising constant of p(x) L(x)^β.
+        memory: what was evaluated lately; None without a surrogate.
     """
 
     particles: Particle
@@ -70,6 +72,7 @@ class State(NamedTuple):
     ancestor: Array
     beta: Array
     log_evidence: Array
+    memory: Memory | None
 
 
 class Info(NamedTuple):
@@ -82,6 +85,7 @@ class Info(NamedTuple):
         counts: what each block's kernels did.
         tuning: the tuning they did it with.
         evaluations: of the likelihood of one particle.
+        outer: what the moves by the surrogate did, scalars; `counts` are then by the estimate. None without one.
     """
 
     beta: Array
@@ -90,6 +94,7 @@ class Info(NamedTuple):
     counts: dict[str, Counts]
     tuning: Tuning
     evaluations: Array
+    outer: Counts | None
 
 
 class Settings(NamedTuple):
@@ -100,6 +105,7 @@ class Settings(NamedTuple):
     num_moves: int
     resampling: str
     waste_free: int
+    surrogate: Surrogate | None = None
 
 
 def particle_mesh(num_devices: int) -> Mesh:
@@ -113,8 +119,9 @@ def init(key: Array, problem: Problem, kernels: dict[str, list[Kernel]], setting
     particles = chunked(problem.draw, jax.random.split(key, num))
     dtype = jax.eval_shape(problem.log_likelihood, jax.tree.map(lambda leaf: leaf[0], particles)).dtype
     values, _ = evaluate_where(jnp.ones(num, bool), problem.log_likelihood, particles, jnp.full(num, -jnp.inf, dtype))
-    state = State(particles, values, jnp.arange(num), jnp.zeros((), dtype), jnp.zeros((), dtype))
-    return state, _tuning.start(kernels, dtype)._replace(scale=_scale(particles, problem))
+    memory = None if settings.surrogate is None else first_memory(settings.surrogate, particles, values)
+    state = State(particles, values, jnp.arange(num), jnp.zeros((), dtype), jnp.zeros((), dtype), memory)
+    return state, _tuned(_tuning.start(kernels, dtype), state, problem, settings)
 
 
 def step(
@@ -150,15 +157,27 @@ def step(
     chosen = RESAMPLING[settings.resampling](key_resample, log_weights, num_chains)
     resampled = jax.tree.map(lambda leaf: leaf[chosen], Population(state.particles, state.log_likelihood))
     keys = (key_move, key_kernels)
-    kept, counts, evaluations = _move(keys, resampled, beta, tuning, problem, kernels, settings, mesh)
+    moved = _move(keys, resampled, beta, tuning, problem, kernels, settings, mesh)
     ancestor = jnp.tile(state.ancestor[chosen], settings.waste_free)
-    moved = State(
-        kept.particles, kept.log_likelihood, ancestor, beta, state.log_evidence + _weights.log_mean_exp(log_weights)
-    )
+    memory = state.memory
+    if memory is not None:
+        memory = remember(memory, *jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), moved.seen))
+    log_evidence = state.log_evidence + _weights.log_mean_exp(log_weights)
+    new = State(moved.kept.particles, moved.kept.log_likelihood, ancestor, beta, log_evidence, memory)
     present = jnp.zeros(settings.num_particles, bool).at[ancestor].set(True)
-    info = Info(beta, _weights.ess(log_weights), present.sum(), counts, tuning, evaluations)
-    tuned = _tuning.update(tuning, counts, kernels)._replace(scale=_scale(kept.particles, problem))
-    return moved, tuned, info
+    ess = _weights.ess(log_weights)
+    info = Info(beta, ess, present.sum(), moved.counts, tuning, moved.evaluations, moved.outer)
+    return new, _tuned(_tuning.update(tuning, moved.counts, kernels), new, problem, settings), info
+
+
+class _Moved(NamedTuple):
+    """What the moves of one temperature gave; see `Info`."""
+
+    kept: Population
+    counts: dict[str, Counts]
+    evaluations: Array
+    outer: Counts | None
+    seen: Seen | None
 
 
 def _move(
@@ -170,33 +189,47 @@ def _move(
     kernels: dict[str, list[Kernel]],
     settings: Settings,
     mesh: Mesh | None,
-) -> tuple[Population, dict[str, Counts], Array]:
+) -> _Moved:
     """The moves of one temperature, on each device for its own particles; N particles come back."""
-    (key, kernel_key), several = keys, settings.waste_free > 1
-    num_kept = settings.waste_free - 1 if several else 1
+    (key, kernel_key), several, surrogate = keys, settings.waste_free > 1, settings.surrogate
+    numbers = (settings.num_moves, settings.waste_free - 1 if several else 1)
 
-    def local(key: Array, population: Population) -> tuple[Population, dict[str, Counts], Array]:
-        kept, counts, evaluations = move(
-            key, kernel_key, population, beta, tuning, problem, kernels, settings.num_moves, num_kept
-        )
+    def local(key: Array, population: Population) -> _Moved:
+        given = (key, kernel_key, population, beta, tuning, problem, kernels)
+        if surrogate is None:
+            moved = _Moved(*move(*given, *numbers), outer=None, seen=None)
+        else:
+            moved = _Moved(*surrogate_move(*given, surrogate, *numbers))
         if several:  # a chain's first state is the resampled particle itself
-            kept = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), population, kept)
-        return kept, counts, evaluations
+            kept = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), population, moved.kept)
+            moved = moved._replace(kept=kept)
+        return moved
 
     if mesh is None:
-        kept, counts, evaluations = local(jax.random.fold_in(key, 0), population)
+        moved = local(jax.random.fold_in(key, 0), population)
     else:
-        spec, whole = PartitionSpec(AXIS), PartitionSpec()
+        rows, spec, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
 
-        def on_device(population: Population) -> tuple[Population, dict[str, Counts], Array]:
-            here = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-            kept, counts, evaluations = local(here, population)
-            return kept, jax.lax.psum(counts, AXIS), jax.lax.psum(evaluations, AXIS)
+        def on_device(population: Population) -> tuple[Any, ...]:
+            moved = local(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), population)
+            counts, evaluations, outer = jax.lax.psum((moved.counts, moved.evaluations, moved.outer), AXIS)
+            return moved.kept, counts, evaluations, outer, moved.seen
 
-        kept, counts, evaluations = jax.shard_map(
-            on_device, mesh=mesh, in_specs=spec, out_specs=(PartitionSpec(None, AXIS), whole, whole), check_vma=False
-        )(population)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept), counts, evaluations
+        spread = jax.shard_map(
+            on_device, mesh=mesh, in_specs=rows, out_specs=(spec, whole, whole, whole, spec), check_vma=False
+        )
+        moved = _Moved(*spread(population))
+    return moved._replace(kept=jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), moved.kept))
+
+
+def _tuned(tuning: Tuning, state: State, problem: Problem, settings: Settings) -> Tuning:
+    """The tuning with what the particles themselves teach for the next temperature."""
+    tuning = tuning._replace(scale=_scale(state.particles, problem))
+    if settings.surrogate is None or state.memory is None:
+        return tuning
+    following = _weights.next_beta(state.beta, state.log_likelihood, settings.target_ess)
+    beta = jnp.where(state.beta < 1, following, 1.0)
+    return tuning._replace(surrogate=fit(settings.surrogate, state.memory, beta))
 
 
 def _scale(particles: Particle, problem: Problem) -> Array:

@@ -28,11 +28,13 @@ class Tuning(NamedTuple):
         rate: `(K,)` share of proposals that changed the particle, smoothed over temperatures.
         size: `(K,)` see `Kernel.size`.
         scale: `(d, d)` Cholesky factor of the particles' covariance in unconstrained space; `(0, 0)` without one.
+        surrogate: weights of the estimate of the likelihood, see `_surrogate.fit`; `(0,)` without one.
     """
 
     rate: dict[str, Array]
     size: dict[str, Array]
     scale: Array
+    surrogate: Array
 
 
 class Counts(NamedTuple):
@@ -53,7 +55,7 @@ def start(kernels: dict[str, list[Kernel]], dtype: Any) -> Tuning:
     """Before anything was seen: what the kernels expect of themselves."""
     rate = {name: jnp.asarray([kernel.rate for kernel in own], dtype) for name, own in kernels.items()}
     size = {name: jnp.asarray([kernel.size for kernel in own], dtype) for name, own in kernels.items()}
-    return Tuning(rate, size, jnp.zeros((0, 0), dtype))
+    return Tuning(rate, size, jnp.zeros((0, 0), dtype), jnp.zeros(0, dtype))
 
 
 def proportions(rate: Array) -> Array:
@@ -85,7 +87,7 @@ def update(tuning: Tuning, counts: dict[str, Counts], kernels: dict[str, list[Ke
         grown = tuning.size[name] + 1.5 * (acceptance - target)
         tunable = used & (high > low)
         size[name] = jnp.where(tunable, jnp.clip(grown, low, high), tuning.size[name])
-    return Tuning(rate, size, tuning.scale)
+    return tuning._replace(rate=rate, size=size)
 
 
 def covariance_factor(z: Array) -> Array:

@@ -23,6 +23,8 @@ class Record:
 
     tokens: list[np.ndarray] = field(default_factory=list)
     log_p: list[np.ndarray] = field(default_factory=list)
+    _molecules: dict[str, float] = field(default_factory=dict)
+    _read: int = 0
 
     def add(self, tokens: np.ndarray, log_p: np.ndarray) -> np.ndarray:
         """Called from the compiled program; gives zeros, which the model adds to its likelihood."""
@@ -34,27 +36,25 @@ class Record:
         """Forget everything."""
         self.tokens.clear()
         self.log_p.clear()
+        self._molecules.clear()
+        self._read = 0
 
     @property
     def evaluations(self) -> int:
-        """Forward-model evaluations so far."""
+        """Strings so far, repeated ones too."""
         return sum(map(len, self.log_p))
 
-    def hits(self, alphabet: bm.chem.Alphabet, most: int | None = None) -> np.ndarray:
-        """Distinct strings with p_hit > 1/2 among the first `most` evaluations, `(n, length)`.
+    def hits(self) -> np.ndarray:
+        """Distinct strings with p_hit > 1/2, `(n, length)`."""
+        return np.unique(np.concatenate(self.tokens)[np.concatenate(self.log_p) > np.log(0.5)], axis=0)
 
-        A kernel may ask about a string that is no molecule and then refuse it; those are evaluations, not finds.
-        """
-        log_p = np.concatenate(self.log_p)[:most]
-        strings = np.unique(np.concatenate(self.tokens)[:most][log_p > np.log(0.5)], axis=0)
-        padded = np.zeros((-(-max(len(strings), 1) // _CHUNK) * _CHUNK, strings.shape[1]), np.int32)
-        padded[: len(strings)] = strings
-        legal = [np.asarray(_is_legal(rows, alphabet)) for rows in padded.reshape(-1, _CHUNK, strings.shape[1])]
-        return strings[np.concatenate(legal)[: len(strings)]]
-
-
-_CHUNK = 4096
-_is_legal = jax.jit(bm.chem.is_legal, static_argnums=1)
+    def molecules(self, prior: bm.prior.NGram) -> dict[str, float]:
+        """log likelihood of every molecule, by canonical SMILES, in the order of first evaluation."""
+        for tokens, log_p in zip(self.tokens[self._read :], self.log_p[self._read :], strict=True):
+            for name, value in zip(prior.to_text(tokens.astype(np.int32)), log_p.tolist(), strict=True):
+                self._molecules.setdefault(name, value)
+        self._read = len(self.tokens)
+        return self._molecules
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,18 @@ class Ours:
         particles: of the population.
         record: keeps what is evaluated; costs a little time.
         power: of the likelihood; 1 for the posterior, more to search for probable hits.
+        steps: more steps at β = 1.
         settings: others of `bm.smc.SMC`.
     """
 
     def __init__(
-        self, setting: Setting, particles: int, record: Record | None = None, power: float = 1.0, **settings: Any
+        self,
+        setting: Setting,
+        particles: int,
+        record: Record | None = None,
+        power: float = 1.0,
+        steps: int = 0,
+        **settings: Any,
     ):
         predictors = {name: fitted.predictor for name, fitted in setting.fitted.items()}
         prior = setting.prior
@@ -103,7 +110,7 @@ class Ours:
             numpyro.factor("hit", power * log_p)
 
         self.record, self.length, self.compiled = record, prior.alphabet.length, False
-        self.power = power
+        self.power, self.steps = power, steps
         self.smc = bm.smc.SMC(model, particles, progress_bar=False, **settings)
 
     def run(self, bounds: Bounds, seed: int) -> Found:
@@ -118,6 +125,8 @@ class Ours:
             self.record.clear()
         start = time.process_time()
         self.smc.run(jax.random.key(seed), *arguments)
+        if self.steps:
+            self.smc.extend(self.steps)
         tokens = np.asarray(self.smc.get_samples()["molecule"])
         cpu_s = time.process_time() - start
         steps = len(self.smc.temperatures) - 1

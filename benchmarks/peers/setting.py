@@ -167,39 +167,30 @@ _within = jax.jit(lambda y, low, high: y.log_prob_interval(low, high))
 
 
 class SharedScore:
-    """Our predictor as the objective of every method: from SMILES to log p_hit, with a record of what was asked.
+    """Our predictor as the objective of every method: from SMILES to log p_hit, each molecule once.
 
     Attributes:
-        evaluations: calls of the forward model, one for each string.
-        found: log p_hit of every molecule that was ever evaluated, by canonical SMILES.
+        found: log p_hit of every molecule that was evaluated, by canonical SMILES, in order.
     """
 
     def __init__(self, setting: Setting, bounds: Bounds, tokens: dict[str, np.ndarray | None]):
         self.setting, self.bounds, self.tokens = setting, bounds, tokens
-        self.evaluations = 0
         self.found: dict[str, float] = {}
 
     def __call__(self, smiles: Sequence[str]) -> np.ndarray:
         """log p_hit `(n,)`; -inf for what is no molecule of the alphabet, which costs no evaluation."""
         names = [_canonical(text) for text in smiles]
-        new = [name for name in dict.fromkeys(names) if name is not None and name not in self.tokens]
+        distinct = [name for name in dict.fromkeys(names) if name is not None]
+        new = [name for name in distinct if name not in self.tokens]
         if new:
             encoded = bm.chem.encode(new, self.setting.prior.alphabet)
             self.tokens.update(dict.fromkeys(new))
             self.tokens.update(zip((new[row] for row in encoded.kept), encoded.tokens.astype(np.int16), strict=True))
-        result = np.full(len(smiles), -np.inf)
-        known = {i: (name, self.tokens[name]) for i, name in enumerate(names) if name is not None}
-        asked = {i: (name, row) for i, (name, row) in known.items() if row is not None}
+        asked = {name: row for name in distinct if name not in self.found and (row := self.tokens[name]) is not None}
         if asked:
-            log_p, _ = self.setting.describe(np.stack([row for _, row in asked.values()]), self.bounds)
-            result[list(asked)] = sum(log_p.values())
-        self.evaluations += len(asked)
-        self.found.update({name: float(result[i]) for i, (name, _) in asked.items()})
-        return result
-
-    def hits(self) -> set[str]:
-        """Molecules with p_hit > 1/2."""
-        return {name for name, value in self.found.items() if value > np.log(0.5)}
+            log_p, _ = self.setting.describe(np.stack(list(asked.values())), self.bounds)
+            self.found.update(zip(asked, sum(log_p.values()).tolist(), strict=True))
+        return np.array([-np.inf if name is None else self.found.get(name, -np.inf) for name in names])
 
 
 def _canonical(text: str) -> str | None:
