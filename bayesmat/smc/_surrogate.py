@@ -3,10 +3,10 @@
     x → x' by `num_moves` sweeps that leave p(x) L̂(x)^β invariant, accepted with
     α = min{1, (L(x') L̂(x) / (L(x) L̂(x')))^β}
 
-which leaves p(x) L(x)^β invariant whatever L̂ is (the surrogate transition method of Liu 2001, "Monte Carlo Strategies in
-Scientific Computing"; with one sweep it is delayed acceptance, Christen and Fox 2005, doi
-10.1198/106186005X76983). The sweeps are reversible as a whole, for the order of their kernels is as probable as the
-reverse order. A poor L̂ costs acceptances, never correctness.
+which leaves p(x) L(x)^β invariant whatever L̂ is (the surrogate transition method of Liu 2001, "Monte Carlo Strategies
+in Scientific Computing"; with one sweep it is delayed acceptance, Christen and Fox 2005, doi 10.1198/106186005X76983).
+The sweeps are reversible as a whole, for the order of their kernels is as probable as the reverse order. A poor L̂
+costs acceptances, never correctness.
 
 log L̂ is a ridge regression of log L on features of the particle, fitted between temperatures to what was evaluated so
 far; within a temperature it stays as it is.
