@@ -112,7 +112,9 @@ class HMC(Kernel):
 class Gibbs(Kernel):
     """Each element of a discrete site in turn drawn from its conditional; always accepted.
 
-    The likelihood is evaluated once for every value of every element, so this is for few values.
+    From the first to the last or backward, by the toss of a coin: one order alone would not be reversible, which the
+    sweeps of a `Surrogate` must be. The likelihood is evaluated once for every value of every element, so this is for
+    few values.
     """
 
     kind: ClassVar[str] = "discrete"
@@ -132,7 +134,9 @@ class Gibbs(Kernel):
             return jnp.where(some, drawn, values), None
 
         flat = x.reshape(-1)
-        elements = jnp.arange(len(flat))
+        key_order, key = jax.random.split(key)
+        forward = jnp.arange(len(flat))
+        elements = jnp.where(jax.random.bernoulli(key_order), forward, forward[::-1])
         new = jax.lax.scan(turn, flat, (jax.random.split(key, len(flat)), elements))[0].reshape(x.shape)
         before, after = density.log_likelihood(x), density.log_likelihood(new)
         undone = jnp.where(jnp.isfinite(before) & jnp.isfinite(after), density.beta * (before - after), 0.0)

@@ -25,8 +25,8 @@ POWER = 8.0
 """Ours is also run on prior × p_hit^8. Most of a posterior lies where hits are barely probable, as there are so many
 more such molecules; what is counted here is molecules that are probably hits."""
 
-PARTICLES, SWEEPS = 256, 64
-"""Of ours; sweeps by the surrogate between two evaluations."""
+SWEEPS, MEMORY = 64, 2048
+"""Of ours: sweeps by the surrogate between two evaluations, and how many evaluations it is fitted to."""
 
 
 def sample_efficiency(
@@ -38,23 +38,21 @@ def sample_efficiency(
         setting: priors and forward models.
         boxes: bounds by name.
         seeds: one run each.
-        budgets: numbers of evaluations; all methods run to the largest.
+        budgets: numbers of evaluations; each has its own runs.
         pool: draws of the prior for its rate of hits.
     """
     tokens: dict[str, np.ndarray | None] = {}  # encoded once for all methods
-    sampler = Ours(setting, PARTICLES, Record(), num_moves=1, surrogate=_surrogate(setting))
+    samplers = {budget: _sampler(setting, budget) for budget in budgets}
     result: dict[str, Any] = {}
     for box, bounds in boxes.items():
         entry: dict[str, Any] = {"prior": _prior_rate(setting, bounds, pool)}
-        finds = {
-            name: [_timed(method, seed) for seed in tqdm(seeds, desc=f"{name}; {box}")]
-            for name, method in _methods(setting, bounds, max(budgets), sampler, tokens).items()
-        }
-        for budget in budgets:
-            counts = {name: _counts(setting, bounds, runs, budget) for name, runs in finds.items()}
+        for budget, sampler in samplers.items():
+            counts = {}
+            for name, method in _methods(setting, bounds, budget, sampler, tokens).items():
+                runs = [_timed(method, seed) for seed in tqdm(seeds, desc=f"{name}; {box}; {budget}")]
+                counts[name] = _counts(setting, bounds, runs, budget)
             order = sorted(counts, key=lambda name: -counts[name]["distinct with p_hit > 0.5"]["mean"])
             entry[f"{budget} evaluations"] = {**counts, "order": order}
-        entry["wall s"] = {name: rounded(np.mean([seconds for _, seconds in runs])) for name, runs in finds.items()}
         result[box] = entry
         print(json.dumps({box: entry}, indent=1), flush=True)
     return result
@@ -78,12 +76,15 @@ def _counts(
         "of them true in E": summary([float(np.nansum(part)) for part in true]),
         "of them made of familiar environments": summary([setting.num_familiar(found) for found in finds]),
         "oracle silent": summary([int(np.isnan(part).sum()) for part in true]),
+        "wall s": rounded(np.mean([seconds for _, seconds in runs])),
     }
 
 
-def _surrogate(setting: Setting) -> bm.smc.Surrogate:
+def _sampler(setting: Setting, budget: int) -> Ours:
+    """A tenth of the evaluations are the prior's draws."""
     alphabet = setting.prior.alphabet
-    return bm.smc.Surrogate(lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector, SWEEPS)
+    surrogate = bm.smc.Surrogate(lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector, SWEEPS, MEMORY)
+    return Ours(setting, 2 ** round(np.log2(budget / 10)), Record(), num_moves=1, surrogate=surrogate)
 
 
 def _methods(
