@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=4096, help="of ours, in speed and hits")
     parser.add_argument("--steps", type=int, default=16, help="of ours at β = 1, where sharpened, in speed and hits")
     parser.add_argument("--populations", type=int, nargs="+", default=[25, 250], help="of the iQSPR-X algorithm there")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[1000], help="evaluations")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[2000], help="evaluations")
     parser.add_argument("--pool", type=int, default=200_000, help="draws of the prior for its rate of hits")
     parser.add_argument("--parts", nargs="+", help="run these only and keep the others' results; default: all")
     parser.add_argument("--quick", action="store_true", help="one seed and small sizes, to see that it runs")

@@ -25,8 +25,9 @@ POWER = 8.0
 """Ours is also run on prior × p_hit^8. Most of a posterior lies where hits are barely probable, as there are so many
 more such molecules; what is counted here is molecules that are probably hits."""
 
-SWEEPS, MEMORY = 64, 2048
-"""Of ours: sweeps by the surrogate between two evaluations, and how many evaluations it is fitted to."""
+PARTICLES, SWEEPS, MEMORY, STEPS = 128, 64, 2048, 8
+"""Of ours: sweeps by the surrogate between two evaluations, how many evaluations it is fitted to, and after how many
+steps at β = 1 it is asked whether there was anything new."""
 
 
 def sample_efficiency(
@@ -42,11 +43,11 @@ def sample_efficiency(
         pool: draws of the prior for its rate of hits.
     """
     tokens: dict[str, np.ndarray | None] = {}  # encoded once for all methods
-    samplers = {budget: _sampler(setting, budget) for budget in budgets}
+    sampler = _sampler(setting)
     result: dict[str, Any] = {}
     for box, bounds in boxes.items():
         entry: dict[str, Any] = {"prior": _prior_rate(setting, bounds, pool)}
-        for budget, sampler in samplers.items():
+        for budget in budgets:
             counts = {}
             for name, method in _methods(setting, bounds, budget, sampler, tokens).items():
                 runs = [_timed(method, seed) for seed in tqdm(seeds, desc=f"{name}; {box}; {budget}")]
@@ -80,11 +81,11 @@ def _counts(
     }
 
 
-def _sampler(setting: Setting, budget: int) -> Ours:
-    """A tenth of the evaluations are the prior's draws."""
+def _sampler(setting: Setting) -> Ours:
     alphabet = setting.prior.alphabet
     surrogate = bm.smc.Surrogate(lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector, SWEEPS, MEMORY)
-    return Ours(setting, 2 ** round(np.log2(budget / 10)), Record(), num_moves=1, surrogate=surrogate)
+    settings = {"num_moves": 1, "target_ess": 0.85, "max_temperatures": 200}  # few particles: small steps
+    return Ours(setting, PARTICLES, Record(), surrogate=surrogate, **settings)
 
 
 def _methods(
@@ -106,13 +107,22 @@ def _methods(
 
 
 def _ours(setting: Setting, bounds: Bounds, sampler: Ours, seed: int, budget: int, power: float) -> dict[str, float]:
-    """A run to the posterior, then more steps there until the evaluations are spent."""
+    """A run to the posterior, then more steps there until the evaluations are spent or nothing new comes: then again."""
     assert sampler.record is not None
     sampler.power = power
-    sampler.run(bounds, seed)
-    while len(sampler.record.molecules(setting.prior)) < budget:
-        sampler.smc.extend(8)
-    return dict(sampler.record.molecules(setting.prior))
+    found: dict[str, float] = {}
+    for again in itertools.count():
+        sampler.run(bounds, 1000 * again + seed)
+        before = -STEPS
+        while len(found) < budget and len(found) - before >= STEPS:
+            before = len(found)
+            if sampler.smc.status == bm.smc.Status.CONVERGED:
+                sampler.smc.extend(STEPS)
+            for name, value in sampler.record.molecules(setting.prior).items():
+                found.setdefault(name, value)
+        if len(found) >= budget:
+            return found
+    raise AssertionError
 
 
 def _prior_strings(setting: Setting, seed: int, num: int) -> Iterator[np.ndarray]:
