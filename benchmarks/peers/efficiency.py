@@ -107,7 +107,7 @@ def _methods(
 
 
 def _ours(setting: Setting, bounds: Bounds, sampler: Ours, seed: int, budget: int, power: float) -> dict[str, float]:
-    """A run to the posterior, then more steps there until the evaluations are spent or nothing new comes: then again."""
+    """Runs to the posterior and more steps there, until the evaluations are spent or nothing new comes: then again."""
     assert sampler.record is not None
     sampler.power = power
     found: dict[str, float] = {}
