@@ -141,6 +141,7 @@ def test_estimate_finds_what_is_linear() -> None:
     assert np.isfinite(_surrogate.fit(surrogate, hopeless, jnp.float32(0.5))).all()
 
 
+@pytest.mark.slow
 def test_good_estimate_saves_evaluations() -> None:
     """The likelihood is linear in the features, so nearly every look at it is an acceptance."""
 
