@@ -7,7 +7,6 @@ python smc_process.py OUT.npz [--checkpoint FOLDER] [--resume] [--stop-after T] 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def stop_after(count: int, how: signal.Signals) -> None:
         save(path, tree, card)
         written.append(path)
         if len(written) == count:
-            os.kill(os.getpid(), how)
+            signal.raise_signal(how)  # to this thread, so that it takes effect here
 
     _checkpoint.save = counting
 

@@ -219,6 +219,7 @@ def test_cli_folder_that_cannot_be_made(folder, tmp_path, capsys) -> None:
     assert "cannot be made" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_inverse_and_the_hand_written_model_agree(folder) -> None:
     """The two ways to state a problem have the same likelihood, and give the same posterior from the same key."""
     table = design.read_problem(folder / "small.toml").sought["tb"].table

@@ -253,6 +253,7 @@ class Constant:
         return forward.Predictive(jax.numpy.ones(1), jax.numpy.ones(1), log=False)
 
 
+@pytest.mark.slow
 def test_conditions_are_factors_of_an_inverse_problem() -> None:
     carbons = design.Score(lambda text: text.count("C"), ALPHABET, name="carbons", vectorized=False)
     p_x, targets = prior.load("organic"), {"y": design.Above(1.0)}

@@ -22,7 +22,11 @@ def test_outputs_are_stripped(path) -> None:
             assert not cell.outputs and cell.execution_count is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"inverse_problems"}  # three samplers to compile: three minutes
+MARKED = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
 def test_runs(path) -> None:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3")
