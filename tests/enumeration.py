@@ -129,3 +129,12 @@ def table_prior(strings: np.ndarray, p: np.ndarray) -> TablePrior:
         np.add.at(mass[cut], strings[:, :cut] @ weights[:cut], p)
     with np.errstate(divide="ignore"):
         return TablePrior(jnp.asarray(np.log(mass)), jnp.asarray(strings, jnp.int32), jnp.asarray(np.log(p)))
+
+
+def assert_follows(rows: np.ndarray, law: np.ndarray) -> None:
+    """Draws, as rows of an enumerated space, against their law `(S,)`: nothing impossible, and chi-squared."""
+    found, expected = np.bincount(rows, minlength=len(law)), len(rows) * law
+    assert found[expected == 0].sum() == 0
+    keep = expected >= 5
+    chi2 = ((found - expected)[keep] ** 2 / expected[keep]).sum()
+    assert chi2 < keep.sum() + 4 * np.sqrt(2 * keep.sum())
