@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -80,6 +81,15 @@ def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
     For what works on a batch as a whole. A second `jax.vmap` joins both axes; arrays that are not mapped over are
     repeated.
     """
+    return functools.partial(over_batches_sharing(lambda _, *arrays: function(*arrays)), None)
+
+
+def over_batches_sharing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`over_batches` of a function whose first argument is a pytree that all entries share, such as weights.
+
+    Raises:
+        BayesmatError: when called, if that argument is mapped over.
+    """
 
     def spread(size: int, in_batched: Sequence[bool], arrays: tuple[Array, ...]) -> list[Array]:
         pairs = zip(arrays, in_batched, strict=True)
@@ -88,22 +98,28 @@ def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
     def mapped(out: Any) -> tuple[Any, Any]:
         return out, jax.tree.map(lambda _: True, out)
 
-    @custom_vmap
-    def one(*arrays: Array) -> Any:
-        return jax.tree.map(lambda leaf: leaf[0], batch(*(array[None] for array in arrays)))
+    def check(shared: Any) -> None:
+        if any(jax.tree.leaves(shared)):
+            raise BayesmatError("what all entries of a batch share cannot be mapped over")
 
     @custom_vmap
-    def batch(*arrays: Array) -> Any:
-        return function(*arrays)
+    def one(shared: Any, *arrays: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[0], batch(shared, *(array[None] for array in arrays)))
+
+    @custom_vmap
+    def batch(shared: Any, *arrays: Array) -> Any:
+        return function(shared, *arrays)
 
     @one.def_vmap
-    def many(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        return mapped(batch(*spread(axis_size, in_batched, arrays)))
+    def many(axis_size: int, in_batched: list[Any], shared: Any, *arrays: Array) -> tuple[Any, Any]:
+        check(in_batched[0])
+        return mapped(batch(shared, *spread(axis_size, in_batched[1:], arrays)))
 
     @batch.def_vmap
-    def batches(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        rows = spread(axis_size, in_batched, arrays)
-        flat = batch(*(array.reshape(-1, *array.shape[2:]) for array in rows))
+    def batches(axis_size: int, in_batched: list[Any], shared: Any, *arrays: Array) -> tuple[Any, Any]:
+        check(in_batched[0])
+        rows = spread(axis_size, in_batched[1:], arrays)
+        flat = batch(shared, *(array.reshape(-1, *array.shape[2:]) for array in rows))
         return mapped(jax.tree.map(lambda leaf: leaf.reshape(*rows[0].shape[:2], *leaf.shape[1:]), flat))
 
     return one

@@ -70,6 +70,7 @@ def main() -> None:
     if given.stop_after:
         stop_after(given.stop_after, signal.SIGKILL)
     if given.interrupt_after:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
         stop_after(given.interrupt_after, signal.SIGINT)
     if given.processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{given.port}", given.processes, given.process)

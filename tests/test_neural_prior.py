@@ -255,6 +255,7 @@ def test_numpyro_and_jax_manners() -> None:
     np.testing.assert_array_equal(log_prob(again, batch), log_p)
 
 
+@pytest.mark.slow
 def test_samples_in_a_model_with_a_likelihood() -> None:
     """SMC on the tiny space agrees with enumeration."""
     neural, strings = tiny_neural(), all_strings(TINY)

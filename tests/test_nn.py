@@ -14,9 +14,16 @@ from scipy.stats import spearmanr
 from bayesmat import chem, data, nn
 
 ORGANIC = chem.Alphabet.organic()
-featurize = jax.jit(jax.vmap(lambda x: nn.featurize(x, ORGANIC)))
+_featurize = jax.jit(jax.vmap(lambda x: nn.featurize(x, ORGANIC)))
 environments = jax.jit(jax.vmap(lambda x: nn.environments(chem.decode(x, ORGANIC), ORGANIC, 3)))
 CORPUS = data.corpus("organic").smiles[3::61]
+
+
+def featurize(tokens: np.ndarray) -> nn.Features:
+    """Features of n strings by a program of one shape, as its compilation takes longer than its work."""
+    padded = np.zeros((len(CORPUS), ORGANIC.length), np.int32)
+    padded[: len(tokens)] = tokens
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(tokens)], _featurize(padded))
 
 
 def counts(values: np.ndarray) -> np.ndarray:
@@ -29,7 +36,7 @@ def test_features_are_invariant_to_root_and_kekule_form() -> None:
     reference = None
     for form in forms:
         rows = form.tokens[np.searchsorted(form.kept, shared)]
-        features = jax.tree.map(np.asarray, featurize(rows))
+        features = featurize(rows)
         reference = reference or features
         np.testing.assert_array_equal(features.fingerprint, reference.fingerprint)
         np.testing.assert_allclose(features.descriptors, reference.descriptors, rtol=1e-6)
@@ -88,14 +95,18 @@ def test_unfolded_counts_rank_pairs_as_morgan_counts_do(radius) -> None:
 
 
 def test_padding_has_no_features() -> None:
-    empty = nn.featurize(np.zeros(ORGANIC.length, np.int32), ORGANIC)
-    assert not np.asarray(empty.fingerprint).any() and not np.asarray(empty.descriptors).any()
+    empty = featurize(np.zeros((1, ORGANIC.length), np.int32))
+    assert not empty.fingerprint.any() and not empty.descriptors.any() and not empty.physical.any()
+    assert np.isfinite(empty.learned).all() and np.isfinite(empty.properties).all()
 
 
 def test_features_do_not_change_when_64_bit_types_are_enabled() -> None:
     tokens = chem.encode(CORPUS[:20], ORGANIC).tokens
-    narrow = jax.tree.map(np.asarray, featurize(tokens))
+    narrow = featurize(tokens)
     with jax.enable_x64(True):
         wide = jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda x: nn.featurize(x, ORGANIC)))(tokens))
     np.testing.assert_allclose(wide.fingerprint, narrow.fingerprint, rtol=1e-6)
     np.testing.assert_allclose(wide.descriptors, narrow.descriptors, rtol=1e-5)
+    for name in ("physical", "learned", "properties"):
+        found, expected = getattr(wide, name), getattr(narrow, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max(), err_msg=name)

@@ -68,6 +68,7 @@ def test_double_precision(tokens) -> None:
         assert value.dtype == jnp.float64 and float(value) == 1 / 3
 
 
+@pytest.mark.slow
 def test_a_factor_in_the_sampler_equals_the_same_function_on_the_device() -> None:
     """Same key, same particles and evidence; and the function is asked once about each molecule."""
     alphabet = chem.Alphabet((chem.AtomType("C", 0, 4), chem.AtomType("O", 0, 2)), length=8, max_depth=1, max_rings=1)

@@ -323,6 +323,7 @@ def test_impossible_target_ends_with_a_status() -> None:
     assert "zero everywhere" in sampler.summary()
 
 
+@pytest.mark.slow
 def test_sharp_target_ends_below_one_when_temperatures_run_out() -> None:
     def sharp() -> None:
         x = numpyro.sample("molecule", P_TINY)

@@ -207,8 +207,9 @@ def chi_square(ranks: np.ndarray) -> float:
     return float(scipy.stats.chisquare(np.bincount(ranks, minlength=10)).pvalue)
 
 
+@pytest.mark.slow
 def test_inverse_problem_is_calibrated_end_to_end() -> None:
-    ranks = calibration_ranks(0.3, 120)
+    ranks = calibration_ranks(0.3, 60)
     assert chi_square(ranks) > 0.005, np.bincount(ranks, minlength=10)
 
 

@@ -93,6 +93,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path) -> None:
         smc_process.sampler(checkpoint=folder, resume=True, islands=1).run(jax.random.key(5))
 
 
+@pytest.mark.slow
 def test_particles_are_spread_over_devices(tmp_path, uninterrupted) -> None:
     """Two devices draw other random numbers than one, so the posterior is compared, not the particles."""
     out = tmp_path / "out.npz"
@@ -109,6 +110,7 @@ def test_particles_are_spread_over_devices(tmp_path, uninterrupted) -> None:
     np.testing.assert_allclose(found["log_likelihood"], -0.5 * (residual.ravel() / 0.05) ** 2 + 2.0768, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_islands_run_in_several_processes(tmp_path, uninterrupted) -> None:
     """Two processes, an island each: both hold both islands, as one process does."""
     with socket.socket() as free:

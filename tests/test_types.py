@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesmat._types import BayesmatError, over_batches, read_arrays
+from bayesmat._types import BayesmatError, over_batches, over_batches_sharing, read_arrays
 
 
 class Command:
@@ -95,3 +95,22 @@ def test_over_batches_sees_whole_batches():
     np.testing.assert_array_equal(twice["sum"], expected)
     np.testing.assert_array_equal(twice["x"], x)
     assert sizes[-1] == (6, 4)  # both axes in one batch
+
+
+def test_over_batches_shares_its_first_argument():
+    """Weights are handed over as they are, however many axes are mapped."""
+    seen = []
+
+    def product(weights, x, y):
+        seen.append((weights["w"].shape, x.shape, y.shape))
+        return x @ weights["w"] + y
+
+    one = over_batches_sharing(product)
+    weights, x, y = {"w": jnp.arange(4.0)}, jnp.arange(24.0).reshape(2, 3, 4), jnp.array([10.0, 20.0, 30.0])
+    expected = np.asarray(x) @ np.arange(4.0) + np.asarray(y)
+    np.testing.assert_array_equal(one(weights, x[0, 1], y[1]), expected[0, 1])
+    twice = jax.jit(jax.vmap(jax.vmap(one, (None, 0, 0)), (None, 0, None)))
+    np.testing.assert_array_equal(twice(weights, x, y), expected)
+    assert seen[-1] == ((4,), (6, 4), (6,))
+    with pytest.raises(BayesmatError, match="cannot be mapped over"):
+        jax.vmap(one)({"w": jnp.ones((3, 4))}, x[0], y)

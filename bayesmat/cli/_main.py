@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bayesmat as bm
 
-from . import _prior
+from . import _fit, _library, _prior
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     design.add_argument("--particles", type=int, metavar="N", help="overrides the file's number of particles")
     design.add_argument("--resume", action="store_true", help="go on from where an interrupted run in DIR ended")
     design.set_defaults(call=_design)
+    _fit.add_commands(commands)
+    _library.add_commands(commands)
     _prior.add_commands(commands)
     tables = commands.add_parser("data", help="the measured tables").add_subparsers(
         dest="what", required=True, metavar="list"

@@ -14,7 +14,7 @@ PRECISION = jax.lax.Precision.HIGHEST
 
 
 class Basis(eqx.Module):
-    """Columns of a linear model: 1, descriptors, transferred means, fingerprint, kernel at landmarks.
+    """Columns of a linear model: 1, descriptors, fingerprint, kernel at landmarks.
 
     Empty arrays switch a part off. The kernel exp(−γ|z − l|²) between standardised descriptors and S landmarks is
     the Nyström approximation of a Gaussian process (Williams and Seeger 2001).
@@ -22,8 +22,6 @@ class Basis(eqx.Module):
     Attributes:
         descriptor_mean: `(d,)` of the training rows.
         descriptor_scale: `(d,)` standard deviations, with a floor.
-        transfer_mean: `(t,)` of the sources' predictions on the training rows, in the sources' modelling spaces.
-        transfer_scale: `(t,)` their standard deviations.
         fingerprint_mean: `(f,)`, or `(0,)` without the fingerprint.
         landmarks: `(s, d)` standardised descriptors of some training rows.
         landmark_mean: `(s,)` mean kernel value of the training rows.
@@ -32,8 +30,6 @@ class Basis(eqx.Module):
 
     descriptor_mean: Array
     descriptor_scale: Array
-    transfer_mean: Array
-    transfer_scale: Array
     fingerprint_mean: Array
     landmarks: Array
     landmark_mean: Array
@@ -45,17 +41,14 @@ class Basis(eqx.Module):
         return {
             "intercept": 1,
             "descriptors": self.descriptor_mean.shape[0],
-            "transfer": self.transfer_mean.shape[0],
             "fingerprint": self.fingerprint_mean.shape[0],
             "landmarks": self.landmark_mean.shape[0],
         }
 
-    def __call__(self, features: Features, transferred: Array) -> Array:
-        """Columns `(..., sum(sizes))` of a batch `(...)`; `transferred` is `(..., t)`, raw."""
+    def __call__(self, features: Features) -> Array:
+        """Columns `(..., sum(sizes))` of a batch `(...)`."""
         z = (features.descriptors - self.descriptor_mean) / self.descriptor_scale
         parts = [jnp.ones_like(z[..., :1]), z]
-        if self.transfer_mean.size:
-            parts.append((transferred - self.transfer_mean) / self.transfer_scale)
         if self.fingerprint_mean.size:
             parts.append(features.fingerprint - self.fingerprint_mean)
         if self.landmark_mean.size:

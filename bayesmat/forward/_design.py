@@ -22,7 +22,7 @@ MIN_DESCRIPTOR_SCALE = 0.1
 """Floor of a descriptor's standard deviation, where one more atom is 0.7: rare atoms must not have endless leverage."""
 JITTER = 1e-6
 
-_apply = jax.jit(lambda basis, features, transferred: basis(features, transferred))
+_apply = jax.jit(lambda basis, features: basis(features))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Design:
         """
         weights = weights * self.factor
         sizes = self.basis.sizes
-        dense = 1 + sizes["descriptors"] + sizes["transfer"]
+        dense = 1 + sizes["descriptors"]
         num_active = int(self.active.sum())
         parts = [weights[:, :dense]]
         if sizes["fingerprint"]:
@@ -76,61 +76,54 @@ class Design:
             parts.append(solve_triangular(self.whitening, weights[:, dense + num_active :].T, lower=True, trans="T").T)
         return np.concatenate(parts, axis=1)
 
-    def column_names(self, sources: tuple[str, ...]) -> list[str]:
+    def column_names(self) -> list[str]:
         """A name for each column of the basis."""
         sizes = self.basis.sizes
         return [
             "intercept",
             *(f"descriptor:{name}" for name in DESCRIPTOR_NAMES[: sizes["descriptors"]]),
-            *(f"transfer:{name}" for name in sources),
             *(f"fingerprint:{index}" for index in range(sizes["fingerprint"])),
             *(f"landmark:{index}" for index in range(sizes["landmarks"])),
         ]
 
 
-def build(features: Features, transferred: np.ndarray, rng: np.random.Generator, abundant: bool) -> Design:
+def build(features: Features, rng: np.random.Generator) -> Design:
     """The design of n training rows.
 
     Args:
         features: of the rows.
-        transferred: `(n, t)` what the sources say about them, leave-one-out where they were measured.
         rng: picks the landmarks.
-        abundant: with fingerprint and landmarks.
     """
     descriptors = np.asarray(features.descriptors, np.float64)
-    fingerprint = np.asarray(features.fingerprint) if abundant else np.zeros((len(descriptors), 0), np.float32)
+    fingerprint = np.asarray(features.fingerprint)
     mean, scale = descriptors.mean(0), np.maximum(descriptors.std(0), MIN_DESCRIPTOR_SCALE)
     z = (descriptors - mean) / scale
-    chosen = rng.choice(len(z), min(NUM_LANDMARKS, len(z) // 2), replace=False) if abundant else np.zeros(0, int)
-    spread = transferred.std(0)
+    chosen = rng.choice(len(z), min(NUM_LANDMARKS, len(z) // 2), replace=False)
 
     arrays = {
         "descriptor_mean": mean,
         "descriptor_scale": scale,
-        "transfer_mean": transferred.mean(0),
-        "transfer_scale": np.where(spread > 1e-9, spread, 1.0),
         "fingerprint_mean": fingerprint.mean(0, dtype=np.float64),
         "landmarks": z[chosen],
         "landmark_mean": np.zeros(len(chosen)),
     }
     single: dict[str, Any] = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
     basis = Basis(**single, gamma=GAMMA)
-    columns = _columns(basis, features, transferred)
+    columns = _columns(basis, features)
     first_landmark = columns.shape[1] - len(chosen)
     single["landmark_mean"] = jnp.asarray(columns[:, first_landmark:].mean(0), jnp.float32)
     columns[:, first_landmark:] -= np.asarray(single["landmark_mean"], np.float64)
     return _normalised(Basis(**single, gamma=GAMMA), columns, np.asarray((fingerprint > 0).any(axis=0)))
 
 
-def _columns(basis: Basis, features: Features, transferred: np.ndarray, batch: int = 2048) -> np.ndarray:
+def _columns(basis: Basis, features: Features, batch: int = 2048) -> np.ndarray:
     """The basis at all rows, `(n, B)` float64; evaluated as at prediction, in float32."""
-    n = len(transferred)
+    n = len(features.descriptors)
     result = np.empty((n, sum(basis.sizes.values())))
-    given = jnp.asarray(transferred, jnp.float32)
     for start in range(0, n, batch):
         rows = slice(start, start + batch)
         part = Features(*(jnp.asarray(array[rows]) for array in features))
-        result[rows] = np.asarray(_apply(basis, part, given[rows]))
+        result[rows] = np.asarray(_apply(basis, part))
     return result
 
 
@@ -142,9 +135,9 @@ def _normalised(basis: Basis, columns: np.ndarray, active: np.ndarray) -> Design
         z = basis.landmarks
         gram = np.asarray(jax.jit(lambda basis, z: basis.kernel(z))(basis, z), np.float64)
         whitening = np.linalg.cholesky(0.5 * (gram + gram.T) + JITTER * np.eye(len(gram)))
-        columns[:, ends[3] :] = solve_triangular(whitening, columns[:, ends[3] :].T, lower=True).T
+        columns[:, ends[2] :] = solve_triangular(whitening, columns[:, ends[2] :].T, lower=True).T
     keep = np.ones(columns.shape[1], bool)
-    keep[ends[2] : ends[3]] = active
+    keep[ends[1] : ends[2]] = active
     group_of = np.repeat(np.arange(len(sizes)), list(sizes.values()))[keep]
     matrix = columns[:, keep] if not keep.all() else columns
     names = tuple(name for name in list(sizes)[1:] if (group_of == list(sizes).index(name)).any())
@@ -155,8 +148,3 @@ def _normalised(basis: Basis, columns: np.ndarray, active: np.ndarray) -> Design
         factor[group] = 1.0 / norm if norm > 0 else 1.0
     matrix *= factor
     return Design(basis, matrix, groups, names, active, factor, whitening)
-
-
-def transferred_or_empty(parts: list[np.ndarray], n: int) -> np.ndarray:
-    """Columns `(n, t)` side by side, also when there are none."""
-    return np.stack(parts, axis=1) if parts else np.zeros((n, 0))

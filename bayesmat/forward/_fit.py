@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,15 @@ from .._types import Array, BayesmatError, progress as progress_bar
 from ..chem import Alphabet, encode
 from ..data import PropertyTable
 from ..infer import InferenceData
-from . import _design, _posterior, _store
+from ..nn import Features, Library, Stack, extractor, learned
+from . import _design, _posterior, _process_fit, _store
+from ._applicability import Applicability
 from ._fitted import Fitted, calibrate, compute_features
 from ._models import NoiseData, linear_model, noise_model
 from ._predictive import Predictive
-from ._predictor import NOVELTY_LIMIT, Linear, Predictor
+from ._predictor import NOVELTY_LIMIT, Linear, LinearPredictor, Predictor, ProcessPredictor
 
 MIN_ROWS = 10
-NUTS_ROWS = 150
-"""Up to this many rows the hyperparameters are sampled; above, their posterior is narrow and Laplace's agrees."""
 NUM_SCALE_SETS = 4
 """Sets of scales that the weights of an abundant model are drawn from; each costs a Cholesky factor and more."""
 
@@ -35,23 +35,37 @@ def fit(
     key: Array,
     alphabet: Alphabet | None = None,
     sources: Sequence[Fitted] = (),
+    library: Library | None = None,
+    own: Sequence[str] = _process_fit.OWN,
+    transfer: Sequence[str] | None = None,
     num_draws: int = 128,
     log: bool | None = None,
     cache: bool = True,
     progress: bool = True,
 ) -> Fitted:
-    """Learn a property from measurements: a hierarchical linear model with its weights integrated out exactly.
+    """Learn a property from measurements; the model follows from how many there are.
 
-    With 1,000 rows and more the columns are descriptors, fingerprint and a kernel at 512 landmarks; with fewer they
-    are descriptors and what each source predicts. The scale of every group of columns is learned. The noise is
-    Student, learned from leave-one-out residuals. Ten thousand rows take some ten seconds on two cores.
+    With fewer than 1,000 rows a Gaussian process on what is known of a molecule: descriptors, φ of the pre-trained
+    extractor, what it says of other properties, what each source predicts. Models with and without each kind of
+    transfer are fitted, their hyperparameters integrated out, and stacked by leave-one-out predictive density; the
+    `summary` says what each was worth. With more rows a hierarchical linear model on descriptors, fingerprint and a
+    kernel at 512 landmarks, its weights integrated out exactly. Errors are Student in both, learned from
+    leave-one-out residuals. Sixty rows take some ten seconds on two cores, as do ten thousand.
 
     Args:
         table: measurements; molecules that the alphabet cannot say are set aside and counted.
         key: random key; the same key gives the same fit.
         alphabet: of the strings that the predictor will read; `Alphabet.organic()` if None.
         sources: fits to transfer from; not used with 1,000 rows and more.
-        num_draws: posterior draws K that the predictor keeps.
+        library: pre-trained models to transfer from, likewise, such as `nn.library()`. Those of a property of the
+            table's name are left out; whether others have seen its molecules, their cards say.
+        own: with fewer than 1,000 rows, which features of the molecule itself are used: "descriptors", which compile
+            and run several times as fast in a sampler, and "physical", which predict better.
+        transfer: kinds of transfer that are tried with fewer than 1,000 rows: "learned" (φ of the extractor),
+            "properties" (what it says of other properties), "sources", "library"; () for none. None for all, but for
+            the first two where the extractor was itself trained on a property of the table's name: it has seen the
+            answers, so leave-one-out would promise too much.
+        num_draws: components K of a predictive.
         log: model log y. None decides: all y positive, their skewness above 1, and log y less skewed than y.
         cache: keep the fit on disk and read it when nothing that went in has changed.
         progress: show a progress bar when it takes more than two seconds.
@@ -64,18 +78,44 @@ def fit(
     y_all = np.asarray(table.y, np.float64)
     if not np.isfinite(y_all).all():
         raise BayesmatError(f"{table.name}: {int((~np.isfinite(y_all)).sum())} values are not finite")
+    if transfer is None:
+        seen = table.name in extractor().property_names
+        transfer = tuple(kind for kind in _process_fit.TRANSFER if not seen or kind in ("sources", "library"))
+    if unknown := sorted(set(transfer) - set(_process_fit.TRANSFER)):
+        raise BayesmatError(f"transfer {unknown[0]!r} is unknown; allowed are {', '.join(_process_fit.TRANSFER)}")
+    if not own or (unknown := sorted(set(own) - set(_process_fit.OWN))):
+        raise BayesmatError(f"own features {list(own)}; allowed are one or both of {', '.join(_process_fit.OWN)}")
     if num_draws < 8:
         raise BayesmatError(f"num_draws is {num_draws}; a predictive needs at least 8")
     if log and (y_all <= 0).any():
         raise BayesmatError(f"{table.name}: log=True, but {int((y_all <= 0).sum())} values are not positive")
     log = is_logarithmic(y_all) if log is None else bool(log)
-    fingerprint = _store.fingerprint(table, alphabet, tuple(sources), num_draws, log, key)
+    shotgun = None if library is None else _chosen(library, table.name)
+    options = [num_draws, log, *sorted(own), *sorted(transfer)]
+    fingerprint = _store.fingerprint(table, alphabet, tuple(sources), shotgun, options, key)
     if cache and (found := _store.from_cache(table.name, fingerprint)) is not None:
         return found
-    fitted = _fit(table, alphabet, tuple(sources), num_draws, log, key, fingerprint, progress)
+    how = _How(shotgun, tuple(own), tuple(transfer), num_draws, log)
+    fitted = _fit(table, alphabet, tuple(sources), how, key, fingerprint, progress)
     if cache:
         _store.to_cache(fitted)
     return fitted
+
+
+def _chosen(library: Library, name: str) -> Stack | None:
+    """The models of a library that are not of the property itself.
+
+    Raises:
+        BayesmatError: they do not read what the shipped extractor gives.
+    """
+    if library.feature_set != learned().feature_set:
+        raise BayesmatError(
+            f"the library's models read {library.feature_set.name!r} features of version "
+            f"{library.feature_set.version}; a fit gives {learned().feature_set.name!r} of version "
+            f"{learned().feature_set.version}: train it again"
+        )
+    names = [key for key, entry in library.entries.items() if entry.property != name]
+    return library.stack(names) if names else None
 
 
 def is_logarithmic(y: np.ndarray) -> bool:
@@ -89,14 +129,11 @@ def _fit(
     table: PropertyTable,
     alphabet: Alphabet,
     sources: tuple[Fitted, ...],
-    num_draws: int,
-    log: bool,
+    how: _How,
     key: Array,
     fingerprint: str,
     progress: bool,
 ) -> Fitted:
-    keys = jax.random.split(key, 3)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(keys[2])).ravel())
     names = ("structures", "features", "scales", "weights", "noise", "calibration")
     stages = iter(progress_bar(names, f"fitting {table.label}") if progress else names)
 
@@ -108,7 +145,7 @@ def _fit(
     if n < MIN_ROWS:
         aside = f"; {len(encoded.refusals)} were set aside: {dict(encoded.refused)}" if encoded.refusals else ""
         raise BayesmatError(f"{table.name}: {n} usable rows, at least {MIN_ROWS} are needed{aside}")
-    value = np.log(observed) if log else observed
+    value = np.log(observed) if how.log else observed
     center, width = float(value.mean()), float(value.std())
     if not width > 1e-9 * max(abs(center), 1e-300):
         raise BayesmatError(f"{table.name}: all {n} values are equal, there is nothing to learn")
@@ -119,13 +156,118 @@ def _fit(
     abundant = n >= _design.ABUNDANT
     used = () if abundant else sources
     columns = [source.transferable(smiles, features) for source in used]
-    design = _design.build(features, _design.transferred_or_empty(columns, n), rng, abundant)
+    transferred = np.stack(columns, axis=1) if columns else np.zeros((n, 0))
+    about = {"alphabet": alphabet, "log": how.log, "name": table.name, "label": table.label, "unit": table.unit}
+    task = _Task(features, transferred, y, center, width, tuple(s.predictor.average() for s in used), how, about)
+    found = (_linear if abundant else _process)(task, key, stages)
+    calibration = calibrate(found.loo, observed, table.label, table.unit, "leave-one-out")
+    familiar = Applicability.from_training(features, 2 * np.log(np.maximum(found.loo_sd, 1e-15)), key)
+    idata = infer.to_inference_data(
+        {name: array[None] for name, array in found.posterior.items()},
+        dims={**found.dims, "y": ["molecule"], "loo_mean": ["molecule"], "loo_sd": ["molecule"],
+              "loo_pit": ["molecule"]},
+        coords={**found.coords, "molecule": list(smiles)},
+        attrs={**found.attrs, "label": table.label, "unit": table.unit},
+        observed_data={"y": observed},
+        constant_data={"loo_mean": found.loo_mean, "loo_sd": found.loo_sd, "loo_pit": calibration.pit,
+                       **found.constant},
+    )  # fmt: skip
+    next(stages, None)
+    return Fitted(table.name, table.label, table.unit, found.predictor, idata, calibration, familiar, smiles, observed,
+                  found.loo_mean, encoded.refusals, used, fingerprint)  # fmt: skip
 
+
+class _How(NamedTuple):
+    """Options of a fit that are not data."""
+
+    library: Stack | None
+    own: tuple[str, ...]
+    transfer: tuple[str, ...]
+    num_draws: int
+    log: bool
+
+
+class _Task(NamedTuple):
+    """What both kinds of model are fitted to."""
+
+    features: Features
+    transferred: np.ndarray
+    y: np.ndarray
+    center: float
+    width: float
+    sources: tuple[Any, ...]
+    how: _How
+    about: dict[str, Any]
+
+
+class _Found(NamedTuple):
+    """What both kinds of model come to; `loo_mean` and `loo_sd` are of the function, in modelling space."""
+
+    predictor: Predictor
+    loo: Predictive
+    loo_mean: np.ndarray
+    loo_sd: np.ndarray
+    posterior: dict[str, np.ndarray]
+    dims: dict[str, list[str]]
+    coords: dict[str, Any]
+    attrs: dict[str, Any]
+    constant: dict[str, np.ndarray]
+
+
+def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
+    """Scarce measurements: a Gaussian process on counts, learned features, properties and sources, stacked."""
+    keys = jax.random.split(key, 3)
+    how = task.how
+    blocks = _process_fit.make_blocks(task.features, task.transferred, how.library, how.transfer, how.own)
+    names = [block.name for block in blocks]
+    next(stages)
+    candidates = _process_fit.compare([np.asarray(block.rows) for block in blocks], names, task.y, keys[0])
+    next(stages)
+    stacked = _process_fit.combine(candidates)
+    process = _process_fit.to_process(blocks, stacked, task.y, task.center, task.width, task.sources, task.how.library)
+    next(stages)
+    each = max(1, task.how.num_draws // len(stacked.owner))
+    stretch, errors = _process_fit.learn_stretch(stacked, task.y, keys[1], each)
+    predictor = ProcessPredictor(
+        process=process, noise_scale=jnp.asarray(task.width * stacked.hyper.sigma, jnp.float32),
+        stretch=jnp.asarray(stretch, jnp.float32), **task.about,
+    )  # fmt: skip
+    next(stages)
+    loo = predictor.at(jnp.asarray(task.center + task.width * stacked.loo_mean.T, jnp.float32),
+                       jnp.asarray(task.width**2 * stacked.loo_variance.T, jnp.float32))  # fmt: skip
+    function = stacked.loo_variance - stacked.hyper.sigma[:, None] ** 2
+    loo_sd = task.width * np.sqrt(np.maximum(function.mean(0), 0.0) + stacked.loo_mean.var(0))
+    linear, smooth, length, sigma = stacked.hyper
+    posterior: dict[str, Any] = {
+        "scale": np.concatenate([linear, smooth], 1),
+        "length": length,
+        "sigma": sigma,
+        "model": stacked.owner,
+    }
+    posterior |= _thinned(errors, len(sigma))
+    groups = [f"{name} {kind}" for kind in ("linear", "smooth") for name in names]
+    by_model = {
+        "weight": stacked.weight,
+        "log_evidence": np.array([candidate.log_evidence for candidate in candidates]),
+        "loo_log_density": np.array([candidate.log_density.sum() for candidate in candidates]),
+        "effective_draws": np.array([candidate.effective_draws for candidate in candidates]),
+    }
+    dims = {"scale": ["group"], "length": ["block"], **{name: ["candidate"] for name in by_model}}
+    coords = {"group": groups, "block": names, "candidate": [candidate.name for candidate in candidates]}
+    return _Found(predictor, loo, task.center + task.width * stacked.loo_mean.mean(0), loo_sd, posterior, dims, coords,
+                  {"inference": "importance"}, by_model)  # fmt: skip
+
+
+def _linear(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
+    """Abundant measurements: a linear model on descriptors, fingerprint and landmarks."""
+    keys = jax.random.split(key, 3)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(keys[2])).ravel())
+    y, center, width, num_draws = task.y, task.center, task.width, task.how.num_draws
+    design = _design.build(task.features, rng)
     next(stages)
     stats = _posterior.sufficient(design.matrix, y, design.groups)
-    scales = _infer(linear_model, {"stats": stats}, keys[0], num_draws, n <= NUTS_ROWS)
-    nodes = _thinned(scales, NUM_SCALE_SETS if abundant else num_draws)
-
+    scales = infer.laplace(linear_model, {"stats": stats}, keys[0], num_draws=num_draws)
+    nodes = _thinned(scales, NUM_SCALE_SETS)
     next(stages)
     weights = _posterior.draw(design.matrix, y, stats, nodes["scale"], nodes["sigma"], num_draws, rng)
     on_basis = design.to_basis(weights.draws, weights.scale, rng)
@@ -140,7 +282,7 @@ def _fit(
     novelty = np.clip((log_variance - novelty_mean) / novelty_scale, -NOVELTY_LIMIT, NOVELTY_LIMIT)
     variance = weights.loo_variance + np.mean(nodes["sigma"] ** 2)
     errors = NoiseData(y - weights.loo_mean, variance, novelty)
-    noise = _thinned(_infer(noise_model, {"data": errors}, keys[1], num_draws, n <= NUTS_ROWS), num_draws)
+    noise = _thinned(infer.laplace(noise_model, {"data": errors}, keys[1], num_draws=num_draws), num_draws)
     level = (rng.permutation(num_draws) + 0.5) / num_draws
     mixing = scipy.stats.gamma.ppf(level, noise["noise_dof"] / 2, scale=2 / noise["noise_dof"])
     arrays = {
@@ -152,27 +294,17 @@ def _fit(
         "novelty_scale": novelty_scale,
     }
     named: dict[str, Any] = {name: jnp.asarray(array, jnp.float32) for name, array in arrays.items()}
-    named |= {"name": table.name, "label": table.label, "unit": table.unit}
-    linear = Linear(design.basis, jnp.asarray(on_basis, jnp.float32), tuple(s.predictor.linear.average() for s in used))
-    predictor = Predictor(linear, alphabet=alphabet, log=log, **named)
+    linear = Linear(design.basis, jnp.asarray(on_basis, jnp.float32))
+    predictor = LinearPredictor(linear=linear, **named, **task.about)
 
     next(stages)
     loo_mean = center + width * weights.loo_mean
     loo = leave_one_out_predictive(predictor, loo_mean, width**2 * weights.loo_variance)
-    calibration = calibrate(loo, observed, table.label, table.unit, "leave-one-out")
-    idata = _inference_data(scales, noise, weights, on_basis, design, used, calibration, loo_mean, width, smiles)
-    next(stages, None)
-    return Fitted(table.name, table.label, table.unit, predictor, idata, calibration, smiles, observed, loo_mean,
-                  encoded.refusals, used, fingerprint)  # fmt: skip
-
-
-def _infer(model: Any, data: dict, key: Array, num_draws: int, sample: bool) -> InferenceData:
-    """NUTS where it is cheap, else Laplace; float64."""
-    if not sample:
-        return infer.laplace(model, data, key, num_draws=num_draws)
-    with jax.enable_x64(True):
-        data = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), data)
-        return infer.nuts(model, data, key, num_samples=max(300, num_draws // 2), progress_bar=False)
+    posterior = {**_thinned(scales, len(on_basis)), **noise, "weights": np.asarray(on_basis, np.float32)}
+    return _Found(predictor, loo, loo_mean, width * np.sqrt(weights.loo_variance), posterior,
+                  {"scale": ["group"], "weights": ["column"]},
+                  {"group": design.group_names, "column": design.column_names()},
+                  {"inference": scales.attrs["inference"]}, {})  # fmt: skip
 
 
 def _thinned(idata: InferenceData, num: int) -> dict[str, np.ndarray]:
@@ -184,7 +316,7 @@ def _thinned(idata: InferenceData, num: int) -> dict[str, np.ndarray]:
     return {name: array[chosen.astype(int)] for name, array in flat.items()}
 
 
-def leave_one_out_predictive(predictor: Predictor, mean: np.ndarray, variance: np.ndarray) -> Predictive:
+def leave_one_out_predictive(predictor: LinearPredictor, mean: np.ndarray, variance: np.ndarray) -> Predictive:
     """Predictives `(n, K)` from exact moments of the function in place of the predictor's draws.
 
     The K values of the function are normal quantiles, paired with the noise by a rank-one lattice.
@@ -197,32 +329,3 @@ def leave_one_out_predictive(predictor: Predictor, mean: np.ndarray, variance: n
     standard = quantile[lattice[by_noise]]
     loc = jnp.asarray(mean[:, None] + np.sqrt(variance)[:, None] * standard, jnp.float32)
     return predictor.at(loc)
-
-
-def _inference_data(
-    scales: InferenceData,
-    noise: dict[str, np.ndarray],
-    weights: _posterior.Weights,
-    on_basis: np.ndarray,
-    design: _design.Design,
-    sources: tuple[Fitted, ...],
-    calibration: infer.Calibration,
-    loo_mean: np.ndarray,
-    width: float,
-    smiles: tuple[str, ...],
-) -> InferenceData:
-    """One ArviZ object: hyperparameters, noise and weights, thinned to the predictor's draws."""
-    thinned = _thinned(scales, len(on_basis))
-    posterior = {**thinned, **noise, "weights": np.asarray(on_basis, np.float32)}
-    return infer.to_inference_data(
-        {name: array[None] for name, array in posterior.items()},
-        dims={"scale": ["group"], "weights": ["column"], "y": ["molecule"], "loo_mean": ["molecule"],
-              "loo_sd": ["molecule"], "loo_pit": ["molecule"]},
-        coords={"group": design.group_names, "column": design.column_names(tuple(s.name for s in sources)),
-                "molecule": list(smiles)},
-        attrs={"inference": scales.attrs["inference"], "label": calibration.label,
-               "unit": calibration.unit},
-        observed_data={"y": calibration.observed},
-        constant_data={"loo_mean": loo_mean, "loo_sd": width * np.sqrt(weights.loo_variance),
-                       "loo_pit": calibration.pit},
-    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ..chem import Alphabet, Refusal, encode
 from ..data import PropertyTable
 from ..infer import Calibration, InferenceData
 from ..nn import Features, featurize
+from ._applicability import Applicability
 from ._predictive import Predictive
 from ._predictor import Predictor
 
@@ -34,6 +36,7 @@ class Predictions:
         sd: `(m,)` see `Predictive.sd`.
         lower90: `(m,)` 5 % quantile.
         upper90: `(m,)` 95 % quantile.
+        applicability: `(m,)` in (0, 1], small for molecules unlike those that were trained on, see `Applicability`.
         unit: of the numbers.
         predictive: all of it.
     """
@@ -44,6 +47,7 @@ class Predictions:
     sd: np.ndarray
     lower90: np.ndarray
     upper90: np.ndarray
+    applicability: np.ndarray
     unit: str
     predictive: Predictive
 
@@ -59,6 +63,7 @@ class Fitted:
         predictor: x → p(y | x, D), for compiled programs.
         idata: ArviZ data: scales of the feature groups, noise parameters and weights of the basis columns.
         calibration: leave-one-out predictions of the training molecules, and their scores.
+        applicability: how usual a molecule is among the training molecules.
         smiles: training molecules.
         y: `(n,)` their measurements.
         loo_mean: `(n,)` the function at each training molecule given the others, in modelling space.
@@ -73,6 +78,7 @@ class Fitted:
     predictor: Predictor
     idata: InferenceData
     calibration: Calibration
+    applicability: Applicability
     smiles: tuple[str, ...]
     y: np.ndarray
     loo_mean: np.ndarray
@@ -96,9 +102,14 @@ class Fitted:
     def predict_smiles(self, smiles: str | Sequence[str]) -> Predictions:
         """Predictions for SMILES; what the alphabet cannot say is returned with its reason."""
         encoded = encode(smiles, self.alphabet)
-        predictive = self.predict_features(compute_features(encoded.tokens, self.alphabet))
-        mean, sd, lower, upper = (np.asarray(v) for v in _describe(predictive))
-        return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, self.unit, predictive)
+        features = compute_features(encoded.tokens, self.alphabet)
+        n = len(encoded.tokens)
+        parts = []
+        for start in range(0, max(n, 1), BATCH):
+            described = _describe(self.predictor, self.applicability, _batch(features, slice(start, start + BATCH)))
+            parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], described))  # noqa: B023
+        predictive, mean, sd, lower, upper, usual = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, usual, self.unit, predictive)
 
     def predict_features(self, features: Features, transferred: np.ndarray | None = None) -> Predictive:
         """The posterior predictive of n molecules on the host, in batches of one compiled shape."""
@@ -123,11 +134,12 @@ class Fitted:
             features: of the same molecules.
         """
         given = self.transferred(smiles, features)
-        average = self.predictor.linear.average()
+        average = self.predictor.average()
         result = np.empty(len(smiles))
         for start in range(0, len(smiles), BATCH):
             rows = slice(start, start + BATCH)
-            value = _linear(average, _batch(features, rows), jnp.asarray(_padded(given[rows]), jnp.float32))
+            own = jnp.asarray(_padded(given[rows]), jnp.float32) if self.sources else None
+            value = _value(average, _batch(features, rows), own)
             result[rows] = np.asarray(value)[: len(smiles[rows]), 0]
         for index, text in enumerate(smiles):
             if (row := self._row.get(text)) is not None:
@@ -166,13 +178,17 @@ class Fitted:
         scales = ", ".join(
             f"{name} {float(posterior['scale'].sel(group=name).mean()):.2g}" for name in posterior["group"].values
         )
+        scales = textwrap.fill(scales, 110, initial_indent=" " * 4, subsequent_indent=" " * 4)
         aside = Counter(refusal.reason for refusal in self.set_aside)
         space = "log y" if self.predictor.log else "y"
+        kind = "Gaussian process" if "weight" in self.idata.constant_data else "linear"
         lines = [
-            f"{self.label}: {len(self.smiles)} molecules, linear in {space} with {self.predictor.num_draws} draws",
-            f"  prior scale of feature groups, in standard deviations of {space}: {scales}",
+            f"{self.label}: {len(self.smiles)} molecules, {kind} in {space} with {self.predictor.num_draws} draws",
+            f"  prior scale of feature groups, in standard deviations of {space}:",
+            scales,
             f"  Student errors, ν = {float(posterior['noise_dof'].mean()):.3g}",
         ]
+        lines += self._comparison()
         if self.sources:
             lines.append(f"  transfers from {', '.join(source.label for source in self.sources)}")
         if aside:
@@ -180,10 +196,34 @@ class Fitted:
             lines.append(f"  set aside: {sum(aside.values())} ({reasons})")
         return "\n".join([*lines, self.calibration.summary()])
 
+    def _comparison(self) -> list[str]:
+        """Which models were compared, what each was given for a weight, and how much transfer was worth."""
+        found = self.idata.constant_data
+        if "weight" not in found:
+            return []
+        names = [str(name) for name in found["candidate"].values]
+        weight, density = found["weight"].values, found["loo_log_density"].values
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, weight, strict=True))
+        gain = (density - density[0]) / len(self.smiles)
+        help_ = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names[1:], gain[1:], strict=True))
+        lines = [f"  stacked: {shares}", f"  nats per measurement that transfer is worth, leave-one-out: {help_}"]
+        harmful = [name for name, value in zip(names[1:], gain[1:], strict=True) if value < -0.05]
+        if harmful:
+            lines.append(f"  negative transfer from {', '.join(harmful)}; their weights are small for it")
+        return lines
+
 
 _predict = eqx.filter_jit(lambda predictor, x, transferred: predictor(x, transferred))
-_linear = eqx.filter_jit(lambda linear, features, transferred: linear(features, transferred))
-_describe = eqx.filter_jit(lambda p: (p.mean(), p.sd(), p.quantile(0.05), p.quantile(0.95)))
+_value = eqx.filter_jit(lambda function, features, own: function(features) if own is None else function(features, own))
+
+
+@eqx.filter_jit
+def _describe(predictor: Predictor, familiar: Applicability, features: Features) -> tuple[Predictive | Array, ...]:
+    p = predictor(features)
+    usual = familiar(features, predictor.log_variance(features))
+    return p, p.mean(), p.sd(), p.quantile(0.05), p.quantile(0.95), usual
+
+
 _score = eqx.filter_jit(lambda p, y: (p.mean(), p.quantile(0.05), p.quantile(0.95), p.cdf(y), p.log_prob(y)))
 _featurize = jax.jit(jax.vmap(featurize, (0, None)), static_argnums=1)
 
@@ -195,8 +235,7 @@ def _padded(array: np.ndarray) -> np.ndarray:
 
 def _batch(features: Features, rows: slice) -> Features:
     """Some rows on the device, padded."""
-    fingerprint, descriptors = (jnp.asarray(_padded(np.asarray(array)[rows])) for array in features)
-    return Features(fingerprint, descriptors)
+    return Features(*(jnp.asarray(_padded(np.asarray(array)[rows])) for array in features))
 
 
 def compute_features(tokens: np.ndarray, alphabet: Alphabet) -> Features:

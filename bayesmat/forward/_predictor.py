@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from ..chem import Alphabet
 from ..nn import Features, featurize
 from ._basis import PRECISION, Basis
 from ._predictive import Predictive
+from ._process import Average, Process
 
 NOVELTY_LIMIT = 2.0
 """Standard deviations of log variance beyond which errors stretch no further. The slope was learned from training
@@ -24,50 +26,29 @@ _featurize = jax.jit(featurize, static_argnames="alphabet")
 
 
 class Linear(eqx.Module):
-    """Linear functions on a basis, with the sources whose predictions are among its columns.
+    """Linear functions on a basis.
 
     Attributes:
         basis: columns.
         weights: `(K, D)`, one function for each row, into modelling space.
-        sources: one-function models (K = 1) whose values are the transferred columns, in order.
     """
 
     basis: Basis
     weights: Array
-    sources: tuple[Linear, ...] = ()
 
-    def __call__(self, features: Features, transferred: Array | None = None) -> Array:
-        """Values `(..., K)`; `transferred` `(..., t)` replaces the sources' own predictions."""
-        if transferred is None:
-            transferred = self.transferred(features)
-        return jnp.einsum("...d,kd->...k", self.basis(features, transferred), self.weights, precision=PRECISION)
-
-    def transferred(self, features: Features) -> Array:
-        """What the sources predict, `(..., t)`, in their modelling spaces."""
-        batch = features.descriptors.shape[:-1]
-        return jnp.concatenate([source(features) for source in self.sources] or [jnp.zeros((*batch, 0))], axis=-1)
+    def __call__(self, features: Features) -> Array:
+        """Values `(..., K)`."""
+        return jnp.einsum("...d,kd->...k", self.basis(features), self.weights, precision=PRECISION)
 
     def average(self) -> Linear:
         """The posterior mean as a model with K = 1, which is what other models transfer from."""
-        return Linear(self.basis, self.weights.mean(0, keepdims=True), self.sources)
+        return Linear(self.basis, self.weights.mean(0, keepdims=True))
 
 
 class Predictor(eqx.Module):
-    """Thinned posterior of one property: K linear functions, each with a noise scale of its own.
-
-    The predictive is a Student-t process: draw k stretches function and noise by exp(a_k + b_k z(x)) / √λ_k, where λ_k
-    are stratified draws of the mixing distribution of Student's t, so the mixture over draws has its tails; z(x) is how
-    uncertain the functions are about x, compared to the training molecules. A pytree of float32 arrays: pass it to
-    compiled functions as an argument.
+    """x → p(y | x, D) of one property; what compiled programs call. A pytree of float32 arrays: pass it as an argument.
 
     Attributes:
-        linear: the K functions.
-        noise_scale: `(K,)` standard deviation of the noise before stretching, in modelling space.
-        noise_log_stretch: `(K,)` a.
-        noise_slope: `(K,)` b.
-        noise_mixing: `(K,)` 1/√λ.
-        novelty_mean: mean over training molecules of the log leave-one-out variance of the functions.
-        novelty_scale: its standard deviation.
         alphabet: of the strings that it reads.
         log: the modelling space is log y.
         name: the property's name.
@@ -75,13 +56,6 @@ class Predictor(eqx.Module):
         unit: of y.
     """
 
-    linear: Linear
-    noise_scale: Array
-    noise_log_stretch: Array
-    noise_slope: Array
-    noise_mixing: Array
-    novelty_mean: Array
-    novelty_scale: Array
     alphabet: Alphabet = eqx.field(static=True)
     log: bool = eqx.field(static=True)
     name: str = eqx.field(static=True)
@@ -89,9 +63,21 @@ class Predictor(eqx.Module):
     unit: str = eqx.field(static=True)
 
     @property
+    @abc.abstractmethod
     def num_draws(self) -> int:
-        """K, the number of posterior draws."""
-        return self.linear.weights.shape[0]
+        """Components of each predictive."""
+
+    @abc.abstractmethod
+    def predictive(self, features: Features, transferred: Array | None = None) -> Predictive:
+        """The posterior predictive given features `(...)`; see `__call__`."""
+
+    @abc.abstractmethod
+    def log_variance(self, features: Features, transferred: Array | None = None) -> Array:
+        """Log variance of the function, `(...)`, without noise, in modelling space: how much is not known of it."""
+
+    @abc.abstractmethod
+    def average(self) -> eqx.Module:
+        """The posterior mean of the function, features → `(..., 1)` in modelling space: what other fits learn from."""
 
     def __call__(self, x: Array | Features, transferred: Array | None = None) -> Predictive:
         """The posterior predictive of one molecule or a batch.
@@ -105,7 +91,7 @@ class Predictor(eqx.Module):
         Raises:
             BayesmatError: the tokens are not of the alphabet's length.
         """
-        return self.at(self.linear(self.features(x), transferred))
+        return self.predictive(self.features(x), transferred)
 
     def features(self, x: Array | Features) -> Features:
         """Features of tokens `(..., length)`; features pass through."""
@@ -122,6 +108,49 @@ class Predictor(eqx.Module):
             one = jax.vmap(one)
         return one(tokens)
 
+
+class LinearPredictor(Predictor):
+    """Thinned posterior of K linear functions, each with a noise scale of its own.
+
+    The predictive is a Student-t process: draw k stretches function and noise by exp(a_k + b_k z(x)) / √λ_k, where λ_k
+    are stratified draws of the mixing distribution of Student's t, so the mixture over draws has its tails; z(x) is how
+    uncertain the functions are about x, compared to the training molecules.
+
+    Attributes:
+        linear: the K functions.
+        noise_scale: `(K,)` standard deviation of the noise before stretching, in modelling space.
+        noise_log_stretch: `(K,)` a.
+        noise_slope: `(K,)` b.
+        noise_mixing: `(K,)` 1/√λ.
+        novelty_mean: mean over training molecules of the log leave-one-out variance of the functions.
+        novelty_scale: its standard deviation.
+    """
+
+    linear: Linear
+    noise_scale: Array
+    noise_log_stretch: Array
+    noise_slope: Array
+    noise_mixing: Array
+    novelty_mean: Array
+    novelty_scale: Array
+
+    @property
+    def num_draws(self) -> int:
+        """K, the number of posterior draws."""
+        return self.linear.weights.shape[0]
+
+    def predictive(self, features: Features, transferred: Array | None = None) -> Predictive:
+        """See `Predictor`."""
+        return self.at(self.linear(features))
+
+    def log_variance(self, features: Features, transferred: Array | None = None) -> Array:
+        """See `Predictor`."""
+        return jnp.log(jnp.maximum(self.linear(features).var(-1), 1e-30))
+
+    def average(self) -> Linear:
+        """See `Predictor`."""
+        return self.linear.average()
+
     def at(self, loc: Array) -> Predictive:
         """The predictive around values `(..., K)` of the functions; its mean is theirs."""
         mean = loc.mean(-1, keepdims=True)
@@ -132,3 +161,46 @@ class Predictor(eqx.Module):
         stretch = jnp.exp(self.noise_log_stretch + self.noise_slope * z) * self.noise_mixing
         apart = apart * stretch
         return Predictive(mean + apart - apart.mean(-1, keepdims=True), self.noise_scale * stretch, self.log)
+
+
+class ProcessPredictor(Predictor):
+    """A Gaussian process with Student errors, averaged over its hyperparameters.
+
+    Each of the K draws of hyperparameters gives R components, which differ in stretch and in the mixing variable of
+    Student's t.
+
+    Attributes:
+        process: K posteriors.
+        noise_scale: `(K,)` standard deviation of the noise, in modelling space.
+        stretch: `(K, R)` factors of the standard deviation, function and noise alike.
+    """
+
+    process: Process
+    noise_scale: Array
+    stretch: Array
+
+    @property
+    def num_draws(self) -> int:
+        """K R."""
+        return self.stretch.size
+
+    def predictive(self, features: Features, transferred: Array | None = None) -> Predictive:
+        """See `Predictor`."""
+        mean, variance = self.process(features, transferred)
+        return self.at(mean, variance + self.noise_scale**2)
+
+    def log_variance(self, features: Features, transferred: Array | None = None) -> Array:
+        """See `Predictor`."""
+        mean, variance = self.process(features, transferred)
+        return jnp.log(variance.mean(-1) + mean.var(-1))
+
+    def average(self) -> Average:
+        """See `Predictor`."""
+        return self.process.average()
+
+    def at(self, mean: Array, variance: Array) -> Predictive:
+        """The predictive around K normals `(..., K)` of y, whose variance includes the noise."""
+        scale = jnp.sqrt(variance)[..., None] * self.stretch
+        loc = jnp.broadcast_to(mean[..., None], scale.shape)
+        flat = (*mean.shape[:-1], self.num_draws)
+        return Predictive(loc.reshape(flat), scale.reshape(flat), self.log)

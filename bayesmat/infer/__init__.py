@@ -21,3 +21,4 @@ from ._scores import (
     nll as nll,
     pit as pit,
 )
+from ._svi import svi as svi

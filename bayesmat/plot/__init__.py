@@ -4,6 +4,7 @@ from ._calibration import (
     calibration as calibration,
     calibration_panels as calibration_panels,
     coverage_at as coverage_at,
+    pit_panel as pit_panel,
 )
 from ._canvas import (
     Panel as Panel,
@@ -24,3 +25,4 @@ from ._sampler import (
     sampler_panels as sampler_panels,
     sampler_paths as sampler_paths,
 )
+from ._transfer import transfer_matrix as transfer_matrix

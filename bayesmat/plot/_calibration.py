@@ -56,6 +56,23 @@ def calibration_panels(calibration: Calibration) -> tuple[Panel, ...]:
     )
 
 
+def pit_panel(calibration: Calibration) -> Panel:
+    """Where in their predictives the measurements lie; flat where these are calibrated.
+
+    A hump in the middle says that the stated uncertainty is too large, a pile at both ends that it is too small, a
+    slope that predictions are off to one side.
+    """
+    pit = finite(calibration.pit)
+    shares = _pit_shares(pit)
+    return Panel(
+        "Place in the predictive",
+        f"Histogram of the probability that the predictive gives to values below the measurement, {pit.size} points in "
+        f"{len(shares)} classes; {100 / len(shares):.3g} % are expected in each, the least is {shares.min():.3g} % and "
+        f"the most {shares.max():.3g} %.",
+        lambda axes: _pit(axes, pit),
+    )
+
+
 def coverage_at(calibration: Calibration, level: float) -> float:
     """Share of measurements inside the central predictive interval of `level`; NaN where nothing says it."""
     for known, value in calibration.coverage.items():
@@ -175,3 +192,28 @@ def _reliability(axes: Axes, calibration: Calibration) -> None:
     axes.text(97, 6, "below: too narrow", fontsize=9, color=INK, ha="right", va="center")
     if pit.size:
         legend_above(axes, columns=2)
+
+
+def _pit_shares(pit: np.ndarray) -> np.ndarray:
+    """Per cent of the points in each of 4 to 20 classes of equal width, some ten points in each where they are few."""
+    classes = int(np.clip(pit.size // 10, 4, 20))
+    return 100 * np.histogram(np.clip(pit, 0, 1), classes, (0.0, 1.0))[0] / max(pit.size, 1)
+
+
+def _pit(axes: Axes, pit: np.ndarray) -> None:
+    axes.set_xlabel("predictive probability below the measurement (%)")
+    axes.set_ylabel("share of measurements (%)")
+    axes.set_xlim(0, 100)
+    if not pit.size:
+        say(axes, "no points")
+        return
+    shares = _pit_shares(pit)
+    expected = 100 / len(shares)
+    spread = 1.96 * np.sqrt(expected * (100 - expected) / pit.size)
+    ends = np.linspace(0, 100, len(shares) + 1)
+    axes.axhspan(max(expected - spread, 0), expected + spread, color=QUIET, alpha=0.25, lw=0, label="95 % by chance")
+    axes.stairs(shares, ends, fill=True, color=BLUE, alpha=0.25)
+    axes.stairs(shares, ends, color=BLUE, linewidth=1.6, label="model")
+    axes.axhline(expected, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+    axes.set_ylim(0, 1.1 * max(shares.max(), expected + spread))
+    legend_above(axes, columns=2)

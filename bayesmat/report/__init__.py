@@ -1,5 +1,9 @@
-"""One self-contained HTML page about a design run, for people who did not make it."""
+"""Self-contained HTML pages, about a design run and about a fitted property, for people who did not make them."""
 
+from ._forward import (
+    calibration_to_html as calibration_to_html,
+    write_calibration as write_calibration,
+)
 from ._page import (
     to_html as to_html,
     write as write,

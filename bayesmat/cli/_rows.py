@@ -1,0 +1,127 @@
+"""Rows of a user's table, one after the other, none of them lost: what cannot be used comes with a reason."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import bayesmat as bm
+
+MAX_RECORD_LINES = 1000
+"""A quoted field may hold line breaks; a quote that is still open after so many lines is taken for a mistake."""
+OPEN = "a quote is opened and never closed"
+STRAY = "characters behind a closing quote"  # read as they stand
+LONG = f"a cell of more than {csv.field_size_limit():,} characters"
+
+
+class Row(NamedTuple):
+    """One record.
+
+    Attributes:
+        line: number of its last line, from 1 at the header, as an editor shows it.
+        cells: as many as the header has.
+        text: of the wanted column.
+        reason: why the row cannot be used, or "".
+    """
+
+    line: int
+    cells: list[str]
+    text: str
+    reason: str
+
+
+def read_rows(path: str | Path, column: str) -> tuple[list[str], Iterator[Row]]:
+    """The header of a table and its rows as they are read, in memory that does not grow with the file.
+
+    Args:
+        path: comma separated, or tab separated if it ends in .tsv; UTF-8, possibly with .gz.
+        column: header of the wanted column.
+
+    Raises:
+        BayesmatError: the file cannot be read or is empty, or the column is missing or there twice; while rows are
+            read also that a packed file ends early.
+    """
+    path = Path(path)
+    records = _records(_lines(path), "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ",")
+    _, header, problem = next(records, (0, [], ""))
+    if not header or problem:
+        raise bm.BayesmatError(f"{path}: {problem or 'the file is empty; a header line is needed'}")
+    names = [cell.strip() for cell in header]
+    if names.count(column) != 1:
+        times = "no column" if column not in names else "more than one column"
+        raise bm.BayesmatError(f"{path}: {times} {column!r}; its columns are {', '.join(names)}")
+    return header, _rows(records, len(header), names.index(column))
+
+
+def readable(cell: str) -> str:
+    r"""A cell with bytes that are not UTF-8 written as \xe9, so that it can be written to a file again."""
+    return cell if cell.isascii() else cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with _open(path) as lines:
+            yield from lines
+    except (OSError, EOFError, zlib.error) as error:
+        raise bm.BayesmatError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _open(path: Path) -> IO[str]:
+    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    return gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options)  # type: ignore[call-overload]
+
+
+def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+    """(number of the last line, cells, problem) of each record.
+
+    Lines are joined to one record only where a quoted field spans them and the record then has as many cells as the
+    header; otherwise the quote is a mistake, and each of the lines is a record of its own.
+    """
+    ahead: deque[str] = deque()  # lines that were looked at for the end of a quoted field
+    number = width = 0
+    while (line := _next(ahead, lines)) is not None:
+        taken = [line]
+        cells, problem = _split(line, delimiter)
+        while problem == OPEN and len(taken) < MAX_RECORD_LINES and (line := _next(ahead, lines)) is not None:
+            taken.append(line)
+            if '"' in line:
+                cells, problem = _split("".join(taken), delimiter)
+        if len(taken) > 1 and (problem or (width and len(cells) != width)):
+            ahead.extendleft(reversed(taken[1:]))
+            taken, problem = taken[:1], OPEN
+        if problem:
+            cells = _split(taken[0].rstrip("\r\n"), delimiter, strict=False)[0]
+            problem = "" if problem == STRAY else problem
+        number += len(taken)
+        width = width or len(cells)
+        yield number, cells, problem
+
+
+def _next(ahead: deque[str], lines: Iterator[str]) -> str | None:
+    return ahead.popleft() if ahead else next(lines, None)
+
+
+def _split(text: str, delimiter: str, strict: bool = True) -> tuple[list[str], str]:
+    """The cells of a record and "", or none and what is wrong."""
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict), []), ""
+    except csv.Error as error:
+        return [], OPEN if "unexpected end" in str(error) else LONG if "limit" in str(error) else STRAY
+
+
+def _rows(records: Iterator[tuple[int, list[str], str]], width: int, column: int) -> Iterator[Row]:
+    for line, cells, problem in records:
+        reason = problem
+        if len(cells) != width:
+            reason = reason or (f"number of cells is {len(cells)}, the header has {width}" if cells else "empty line")
+        cells = (cells + [""] * width)[:width]
+        text = cells[column]
+        if not reason and not text.isascii() and readable(text) != text:
+            reason = "not UTF-8 text"
+        yield Row(line, cells, text, reason)

@@ -1,0 +1,262 @@
+"""Fitting the process: which blocks to believe, by stacking, and the predictor that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from .. import infer
+from .._types import Array
+from ..infer import InferenceData
+from ..nn import Features, Stack, base_features
+from ._process import (
+    CLIP,
+    Block,
+    Hyper,
+    Process,
+    ProcessData,
+    error_model,
+    many_posteriors,
+    pairs,
+    process_model,
+)
+
+NUM_HYPER, NUM_STRETCH = 16, 4
+MIN_SCALE = 0.1
+"""Floor of a count's standard deviation, where one more group is 0.7; see `_design.MIN_DESCRIPTOR_SCALE`."""
+
+
+class Candidate(NamedTuple):
+    """One model of those that are stacked.
+
+    Attributes:
+        name: its blocks.
+        used: `(B,)`.
+        hyper: `(M, B)` draws, and `(M,)`.
+        loo_mean: `(M, n)` of each y without it.
+        loo_variance: `(M, n)` noise included.
+        log_density: `(n,)` of each y without it, over the draws.
+        log_evidence: by importance sampling.
+        effective_draws: of the proposals.
+    """
+
+    name: str
+    used: np.ndarray
+    hyper: Hyper
+    loo_mean: np.ndarray
+    loo_variance: np.ndarray
+    log_density: np.ndarray
+    log_evidence: float
+    effective_draws: float
+
+
+OWN = ("descriptors", "physical")
+"""Blocks that no other measurement went into."""
+
+
+TRANSFER = ("learned", "properties", "sources", "library")
+"""Blocks that other measurements went into."""
+
+
+def make_blocks(
+    features: Features,
+    transferred: np.ndarray,
+    library: Stack | None,
+    transfer: Sequence[str],
+    own: Sequence[str] = OWN,
+) -> list[Block]:
+    """The blocks of n training molecules: its own, and those of `transfer` that there are."""
+    learned = [name for name in ("learned", "properties") if name in transfer]
+    raw = {name: np.asarray(getattr(features, name), np.float64) for name in (*own, *learned)}
+    if "sources" in transfer:
+        raw["sources"] = np.asarray(transferred, np.float64)
+    if "library" in transfer and library is not None:
+        raw["library"] = np.asarray(_library_says(library, features), np.float64)
+    return [_block(name, array) for name, array in raw.items() if array.shape[1]]
+
+
+@eqx.filter_jit
+def _library_says(library: Stack, features: Features) -> Array:
+    return library.predict(base_features(features))
+
+
+def _block(name: str, raw: np.ndarray) -> Block:
+    center, spread = raw.mean(0), raw.std(0)
+    if name in OWN:
+        spread = np.maximum(spread, MIN_SCALE)
+    flat = spread < 1e-6 * np.maximum(np.abs(center), 1.0)
+    spread = np.where(flat, np.inf, spread)  # a feature that does not vary says nothing
+    standard = np.clip((raw - center) / spread, -CLIP, CLIP)
+    size = max(float(np.sqrt((standard**2).sum(1).mean())), 1e-6)
+    arrays = {
+        "center": center,
+        "scale": np.where(flat, 1e30, spread * size),
+        "limit": CLIP / size,
+        "rows": standard / size,
+    }
+    named: dict[str, Any] = {key: jnp.asarray(value, jnp.float32) for key, value in arrays.items()}
+    return Block(name=name, **named)
+
+
+def candidates(names: list[str]) -> dict[str, np.ndarray]:
+    """The models that are compared, as masks over the blocks: without transfer, with each kind of it, with all."""
+    own = np.array([name in OWN for name in names], float)
+    found = {"no transfer": own}
+    for name in names:
+        if name not in OWN:
+            found[name] = own + (np.array(names) == name)
+    if len(found) > 2:
+        found["all"] = np.ones(len(names))
+    return found
+
+
+def compare(rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array) -> list[Candidate]:
+    """Every candidate fitted to standardised y; float64."""
+    with jax.enable_x64(True):
+        between = pairs([jnp.asarray(row, jnp.float64) for row in rows])
+        found = []
+        for index, (name, used) in enumerate(candidates(names).items()):
+            data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.asarray(used, jnp.float64))
+            found.append(_candidate(name, used, data, jax.random.fold_in(key, index)))
+    return found
+
+
+def _candidate(name: str, used: np.ndarray, data: ProcessData, key: Array) -> Candidate:
+    idata = infer.laplace(process_model, {"data": data}, key, num_draws=_num_hyper(len(data.y)),
+                          num_proposals=_num_proposals(len(data.y)))  # fmt: skip
+    drawn = {str(site): idata.posterior[site].values[0] for site in idata.posterior.data_vars}
+    hyper = Hyper(drawn["linear"] * used, drawn["smooth"] * used, drawn["length"], drawn["sigma"])
+    exact = many_posteriors(Hyper(*map(jnp.asarray, hyper)), data)
+    mean, variance = np.asarray(exact.loo_mean), np.asarray(exact.loo_variance)
+    density = norm.logpdf(np.asarray(data.y), mean, np.sqrt(variance))
+    density = logsumexp(density + np.log(leave_out(density)), axis=0)
+    attrs = idata.attrs
+    return Candidate(name, used, hyper, mean, variance, density, float(attrs["log_evidence"]),
+                     float(attrs["effective_draws"]))  # fmt: skip
+
+
+def leave_out(log_density: np.ndarray) -> np.ndarray:
+    """Weights `(M, n)` of hyperparameter draws for each row, as if it had not been seen.
+
+    Draws that saw y_i favour themselves by p(y_i | y_-i, θ), so that is divided out; truncated importance weights.
+
+    Args:
+        log_density: `(M, n)` of each y without it, given each draw.
+
+    Source: Gelfand 1996; Ionides 2008, doi 10.1198/106186008X320456.
+    """
+    weight = np.exp(log_density.min(0) - log_density)
+    weight = np.minimum(weight / weight.sum(0), len(weight) ** -0.5)
+    return weight / weight.sum(0)
+
+
+def _num_proposals(n: int) -> int:
+    """A Cholesky factor each; with more data the posterior is nearer to normal, and fewer do."""
+    return int(np.clip(24000 // n, 48, 192))
+
+
+def _num_hyper(n: int) -> int:
+    """Draws of the hyperparameters: each keeps an `(n, n)` array, and with more data they differ less."""
+    return int(np.clip(3200 // n, 4, NUM_HYPER))
+
+
+def stack(log_density: np.ndarray, iterations: int = 500) -> np.ndarray:
+    """Weights `(M,)` of models that maximise the mean log density `(M, n)` of their mixture, by EM.
+
+    A prior of one observation for each model keeps weights from deciding on noise.
+
+    Source: Yao et al. 2018, doi 10.1214/17-BA1091.
+    """
+    count = len(log_density)
+    weight = np.full(count, 1.0 / count)
+    for _ in range(iterations):
+        log_share = np.log(weight)[:, None] + log_density
+        share = np.exp(log_share - logsumexp(log_share, axis=0))
+        weight = (share.sum(1) + 1.0) / (log_density.shape[1] + count)
+    return weight
+
+
+class Stacked(NamedTuple):
+    """Draws of the hyperparameters from all candidates, in proportion to their weights.
+
+    Attributes:
+        weight: `(M,)` of the candidates.
+        hyper: `(K, B)` and `(K,)`.
+        loo_mean: `(K, n)`.
+        loo_variance: `(K, n)`.
+        owner: `(K,)` the candidate that each draw comes from.
+    """
+
+    weight: np.ndarray
+    hyper: Hyper
+    loo_mean: np.ndarray
+    loo_variance: np.ndarray
+    owner: np.ndarray
+
+
+def combine(found: list[Candidate]) -> Stacked:
+    """Systematic draws: as many of each candidate as its weight says."""
+    weight = stack(np.array([candidate.log_density for candidate in found]))
+    num = len(found[0].hyper.sigma)
+    owner = np.minimum(np.searchsorted(np.cumsum(weight), (np.arange(num) + 0.5) / num), len(found) - 1)
+    turn = np.array([(owner[:k] == owner[k]).sum() for k in range(num)])
+    rows = [int(num * (turn[k] + 0.5) / (owner == owner[k]).sum()) for k in range(num)]
+    pick = list(zip(owner, rows, strict=True))
+
+    def drawn(part: Callable[[Candidate], Any]) -> Any:
+        return np.array([np.asarray(part(found[m]))[row] for m, row in pick])
+
+    hyper = Hyper(drawn(lambda c: c.hyper.linear), drawn(lambda c: c.hyper.smooth), drawn(lambda c: c.hyper.length),
+                  drawn(lambda c: c.hyper.sigma))  # fmt: skip
+    return Stacked(weight, hyper, drawn(lambda c: c.loo_mean), drawn(lambda c: c.loo_variance), owner)
+
+
+def learn_stretch(stacked: Stacked, y: np.ndarray, key: Array, num: int) -> tuple[np.ndarray, InferenceData]:
+    """Factors `(K, num)` of the standard deviations, from leave-one-out errors, and the posterior that they are of."""
+    weight = leave_out(norm.logpdf(y, stacked.loo_mean, np.sqrt(stacked.loo_variance)))
+    mean = (weight * stacked.loo_mean).sum(0)
+    variance = (weight * (stacked.loo_variance + stacked.loo_mean**2)).sum(0) - mean**2
+    total = len(stacked.loo_mean) * num
+    idata = infer.laplace(error_model, {"standardised": (y - mean) / np.sqrt(variance)}, key, num_draws=total,
+                          num_proposals=1024)  # fmt: skip
+    dof, log_stretch = (idata.posterior[name].values[0] for name in ("noise_dof", "noise_log_stretch"))
+    rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+    order = rng.permutation(total)
+    level = (rng.permutation(total) + 0.5) / total
+    mixing = scipy.stats.gamma.ppf(level, dof[order] / 2, scale=2 / dof[order])
+    return (np.exp(log_stretch[order]) * mixing**-0.5).reshape(-1, num), idata
+
+
+def to_process(
+    blocks: list[Block],
+    stacked: Stacked,
+    y: np.ndarray,
+    center: float,
+    width: float,
+    sources: tuple[Any, ...],
+    library: Stack | None,
+) -> Process:
+    """The K posteriors, with blocks that no draw uses left out."""
+    kept = [b for b in range(len(blocks)) if (stacked.hyper.linear[:, b] + stacked.hyper.smooth[:, b]).any()]
+    blocks = [blocks[b] for b in kept]
+    names = [block.name for block in blocks]
+    whole = stacked.hyper
+    hyper = Hyper(whole.linear[:, kept], whole.smooth[:, kept], whole.length[:, kept], whole.sigma)
+    with jax.enable_x64(True):
+        between = pairs([jnp.asarray(np.asarray(block.rows), jnp.float64) for block in blocks])
+        data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.ones(len(blocks)))
+        exact = many_posteriors(Hyper(*(jnp.asarray(part, jnp.float64) for part in hyper)), data)
+    single = {"linear": hyper.linear, "smooth": hyper.smooth, "length": hyper.length, "weights": exact.weights,
+              "root": exact.root, "center": center, "width": width}  # fmt: skip
+    named: dict[str, Any] = {name: jnp.asarray(np.asarray(array), jnp.float32) for name, array in single.items()}
+    given: dict[str, Any] = {"sources": sources if "sources" in names else ()}
+    given["library"] = library if "library" in names else None
+    return Process(blocks=tuple(blocks), **given, **named)

@@ -1,0 +1,333 @@
+"""Do forward models learn from 30 to 120 measurements, better than the usual models, and do their intervals hold?
+
+Six targets that nothing pre-trained has seen (targets.py), restricted to what our alphabets can say, so that all models
+get the same rows. Written to low_data.json beside this file:
+
+- random split: training sets of 30, 60 and 120 and a fifth of the molecules to be predicted, ten seeds. Errors and
+  log scores as means over seeds with their standard errors; coverage pooled over seeds with its binomial error (test
+  sets of different seeds overlap, so it is a little more); differences to the Gaussian process on descriptors, paired
+  by seed, with their 95 % t interval. The first fit of a size compiles, unless an earlier target has: it stands apart.
+- off-domain: 120 training molecules, and tests of another kind: generic Bemis-Murcko frameworks that were put whole on
+  the test side until it had a fifth, and for polymers one whole class of PI1070 at a time.
+
+Peers: the mean; Gaussian processes of scikit-learn on RDKit's 217 descriptors and on ECFP6 bits; a random forest on the
+descriptors, which promises a normal of its out-of-bag error. Ours transfers from boiling and melting points, in fits
+that saw no molecule of any target, and never from the target property itself; for polymers it has no such sources.
+
+Needs scikit-learn (package index; for benchmarks alone) and the data sets in the folder BAYESMAT_DATA.
+
+    python benchmarks/low_data.py [--targets ESOL ...] [--seeds 0 1 ...] [--sizes 30 ...] [--parts "random split" ...]
+
+Parts, targets, sizes and, of random splits, seeds that are not run keep the results they have in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+import scipy.stats
+from _machine import machine, write
+from peers.regression import MEAN, PEER, PEERS, Case, Model, Predict, Predicted, alphabet, mixture, prepare
+from rdkit import Chem
+from rdkit.Chem.Scaffolds import MurckoScaffold
+from targets import Target, canonical_unit, folder, held_out, targets, without_held_out
+
+from bayesmat import chem, data, forward
+
+NAMES = ("ESOL", "FreeSolv", "boiling_point", "melting_point", "PI1070 log10 conductivity", "PI1070 Cp")
+SIZES = (30, 60, 120)
+SOURCES = ("boiling_point", "melting_point")
+MIN_CLASS, CLASS_SEEDS = 10, 2
+"""Molecules that a polymer class must have to be left out, and how many training sets are drawn for each."""
+OURS, TRANSFER = "ours", "ours, with sources"
+OUTPUT = Path(__file__).with_suffix(".json")
+
+
+class Ours:
+    """`forward.fit`, with sources to transfer from or none.
+
+    Attributes:
+        fitted: the last fit.
+    """
+
+    fitted: forward.Fitted
+
+    def __init__(self, sources: Sequence[forward.Fitted] = ()) -> None:
+        self.sources = sources
+
+    def __call__(self, case: Case, train: np.ndarray, seed: int) -> Predict:
+        target = case.target
+        fitted = forward.fit(target.table().subset(train), key=jax.random.key(seed), alphabet=alphabet(target.polymer),
+                             sources=self.sources, cache=False, progress=False)  # fmt: skip
+        self.fitted = fitted
+
+        def predict(test: np.ndarray) -> Predicted:
+            found = fitted.predict_smiles([target.smiles[row] for row in test])
+            law = found.predictive
+            judged = mixture(target.y[test], np.asarray(law.loc, float), np.asarray(law.scale, float), law.log)
+            return judged._replace(applicability=found.applicability)
+
+        return predict
+
+
+@cache
+def source(name: str) -> forward.Fitted:
+    """An abundant property without the molecules of any target."""
+    table = without_held_out(data.load(name).organic())
+    print(f"source {name}: {len(table)} molecules", flush=True)
+    return forward.fit(table, key=jax.random.key(0), progress=False)
+
+
+def check_extractor() -> None:
+    """Stops where the extractor that ships with bayesmat was trained when other molecules were held out."""
+    card = json.loads((files("bayesmat.nn") / "weights" / "graph" / "card.json").read_text(encoding="utf-8"))
+    now = hashlib.sha256("\n".join(sorted(held_out())).encode()).hexdigest()
+    if card["corpus"]["left_out_sha256"] != now:
+        raise SystemExit("the extractor was trained without other molecules than those of targets.py: train it again")
+
+
+def models(target: Target) -> dict[str, Model]:
+    """Those that are compared on a target."""
+    found = {**PEERS, OURS: Ours()}
+    if not target.polymer:
+        found[TRANSFER] = Ours([source(name) for name in SOURCES if name != target.name])
+    return found
+
+
+class Run(NamedTuple):
+    """One model on one split."""
+
+    observed: np.ndarray
+    predicted: Predicted
+    cpu_s: float
+
+    def row(self) -> dict[str, float]:
+        """The numbers that are kept."""
+        return {
+            "rmse": _rounded(np.sqrt(np.mean((self.predicted.mean - self.observed) ** 2))),
+            "mae": _rounded(np.mean(np.abs(self.predicted.mean - self.observed))),
+            "nll": _rounded(-self.predicted.log_density.mean()),
+            "tested": len(self.observed),
+            "inside 50 %": int(self.inside(0.5).sum()),
+            "inside 90 %": int(self.inside(0.9).sum()),
+            "cpu_s": round(self.cpu_s, 2),
+        }
+
+    def inside(self, level: float) -> np.ndarray:
+        """Which measurements lie in their central interval."""
+        return np.abs(self.predicted.pit - 0.5) <= level / 2
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def run(model: Model, case: Case, train: np.ndarray, test: np.ndarray, seed: int) -> Run:
+    """Fitting is timed, predicting is not."""
+    start = time.process_time()
+    predict = model(case, train, seed)
+    cpu_s = time.process_time() - start
+    return Run(case.target.y[test], predict(test), cpu_s)
+
+
+Columns = dict[str, list[float]]
+
+
+def merged(old: Columns, new: list[dict[str, float]]) -> Columns:
+    """Columns of all seeds; a new run of a seed takes the place of the old one."""
+    before = [dict(zip(old, row, strict=True)) for row in zip(*old.values(), strict=True)]
+    by_seed = {row["seed"]: row for row in [*before, *new]}
+    return {name: [by_seed[seed][name] for seed in sorted(by_seed)] for name in new[0]}
+
+
+def summary(runs: dict[str, Columns]) -> dict[str, Any]:
+    """What the runs of all models on the same splits come to."""
+    result = {}
+    for name, columns in runs.items():
+        tested, cpu, first = (np.array(columns[key]) for key in ("tested", "cpu_s", "first"))
+        entry: dict[str, Any] = {key: mean_and_error(columns[key]) for key in ("rmse", "mae", "nll")}
+        entry |= {f"coverage {level}": share(sum(columns[f"inside {level}"]), tested.sum()) for level in LEVELS}
+        entry["cpu_s, later fits"] = _rounded(np.median(cpu[first == 0])) if (first == 0).any() else None
+        entry["cpu_s, first fit"] = _rounded(cpu[first == 1].mean()) if (first == 1).any() else None
+        if name != MEAN:
+            worse = np.array(columns["nll"]) > np.array(runs[MEAN]["nll"])
+            entry["runs with a worse NLL than the mean"] = f"{worse.sum()} of {len(worse)}"
+        if name not in (MEAN, PEER):
+            entry |= {f"{key} less {PEER}": paired(columns[key], runs[PEER][key]) for key in ("rmse", "nll")}
+        result[name] = entry
+    return result
+
+
+LEVELS = ("50 %", "90 %")
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, and its standard error."""
+    error = scipy.stats.sem(values) if len(values) > 1 else None
+    return {"mean": _rounded(np.mean(values)), "se": None if error is None else _rounded(error)}
+
+
+def share(number: int, of: int) -> dict[str, float]:
+    """A share with its binomial standard error."""
+    p = number / of
+    return {"share": round(float(p), 4), "binomial error": round(float(np.sqrt(p * (1 - p) / of)), 4)}
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Mean difference and its 95 % t interval."""
+    difference = np.subtract(ours, theirs)
+    entry: dict[str, Any] = {"mean": _rounded(difference.mean())}
+    if len(difference) > 1:
+        half = scipy.stats.t.ppf(0.975, len(difference) - 1) * scipy.stats.sem(difference)
+        entry["interval"] = [_rounded(difference.mean() - half), _rounded(difference.mean() + half)]
+    return entry
+
+
+def random_part(case: Case, options: argparse.Namespace, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Random splits; what there is after each size."""
+    runs, results = before.get("runs", {}), before.get("summary", {})
+    compared = models(case.target)
+    for n in options.sizes:
+        rows: dict[str, list[dict[str, float]]] = {name: [] for name in compared}
+        for index, seed in enumerate(options.seeds):
+            train, test = data.random_split(len(case.target.y), seed, 0.2, n)
+            for name, model in compared.items():
+                row = run(model, case, train, test, seed).row()
+                rows[name].append({"seed": seed, "first": int(index == 0), **row})
+            told = ", ".join(f"{name} {rows[name][-1]['rmse']:.4g}" for name in compared)
+            print(f"{case.target.name}, n = {n}, seed {seed}: RMSE {told}", flush=True)
+        old = runs.get(str(n), {})
+        runs[str(n)] = {name: merged(old.get(name, {}), rows[name]) for name in compared}
+        results[str(n)] = summary(runs[str(n)])
+        yield {**case.head(), "summary": results, "runs": runs}
+
+
+Split = tuple[str, int, np.ndarray, np.ndarray]
+"""What was left out, seed, training rows, test rows."""
+
+
+def scaffold_splits(case: Case, seeds: Sequence[int]) -> Iterator[Split]:
+    """Frameworks in random order go to the test side, unless it would then have more than a fifth."""
+    frameworks = pd.Series([_framework(text) for text in case.target.smiles])
+    rows_of = {name: np.array(rows) for name, rows in frameworks.groupby(frameworks).groups.items()}
+    for seed in seeds:
+        rng, room, test = np.random.default_rng(seed), round(0.2 * len(frameworks)), []
+        for name in rng.permutation(sorted(rows_of)):
+            if len(rows_of[name]) <= room:
+                test.append(rows_of[name])
+                room -= len(rows_of[name])
+        held = np.sort(np.concatenate(test))
+        rest = np.setdiff1d(np.arange(len(frameworks)), held)
+        yield "frameworks", seed, rng.choice(rest, SIZES[-1], replace=False), held
+
+
+def _framework(smiles: str) -> str:
+    """The generic Bemis-Murcko framework; "" of acyclic molecules."""
+    molecule = MurckoScaffold.GetScaffoldForMol(Chem.MolFromSmiles(smiles))
+    try:
+        molecule = MurckoScaffold.MakeScaffoldGeneric(molecule)
+    except (Chem.AtomValenceException, Chem.KekulizeException):
+        pass  # an atom of five bonds cannot become a carbon: the framework with its elements will do
+    return Chem.MolToSmiles(molecule)
+
+
+def class_splits(case: Case, seeds: Sequence[int]) -> Iterator[Split]:
+    """One class of polymers at a time; training sets from all others."""
+    table = pd.read_csv(folder() / "radonpy_pi1070.csv")
+    canonical = [canonical_unit(text) if text else "" for text in chem.canonicalize(list(table["smiles"])).smiles]
+    kind = dict(zip(canonical, table["polymer_class"], strict=True))
+    classes = np.array([kind[text] for text in case.target.smiles])
+    for number in np.unique(classes):
+        held = np.flatnonzero(classes == number)
+        if len(held) >= MIN_CLASS:
+            for seed in seeds[:CLASS_SEEDS]:
+                rng = np.random.default_rng([seed, int(number)])
+                train = rng.choice(np.flatnonzero(classes != number), SIZES[-1], replace=False)
+                yield f"class {number}", seed, train, held
+
+
+def off_domain_part(case: Case, options: argparse.Namespace, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Molecules of another kind than were trained on."""
+    splits = list((class_splits if case.target.polymer else scaffold_splits)(case, options.seeds))
+    runs: dict[str, list[Run]] = {name: [] for name in models(case.target)}
+    for kind, seed, train, test in splits:
+        for name, model in models(case.target).items():
+            runs[name].append(run(model, case, train, test, seed))
+        told = ", ".join(f"{name} {100 * rows[-1].inside(0.9).mean():.0f} %" for name, rows in runs.items())
+        print(f"{case.target.name}, without {kind}, seed {seed}: {len(test)} tested; held at 90 %: {told}", flush=True)
+    kinds = [kind for kind, *_ in splits]
+    results = {name: off_domain_summary(rows, kinds) for name, rows in runs.items()}
+    yield {**case.head(), "training molecules": SIZES[-1], "runs": len(splits), "results": results}
+
+
+def off_domain_summary(runs: list[Run], kinds: list[str]) -> dict[str, Any]:
+    """Pooled over runs; by what was left out; and by what the applicability score says."""
+    observed = np.concatenate([run.observed for run in runs])
+    mean, density = (np.concatenate([getattr(run.predicted, k) for run in runs]) for k in ("mean", "log_density"))
+    inside = {level: np.concatenate([run.inside(level) for run in runs]) for level in (0.5, 0.9)}
+    result: dict[str, Any] = {
+        "tested": len(observed),
+        "rmse": _rounded(np.sqrt(np.mean((mean - observed) ** 2))),
+        "nll": _rounded(-density.mean()),
+        "coverage 50 %": share(inside[0.5].sum(), len(observed)),
+        "coverage 90 %": share(inside[0.9].sum(), len(observed)),
+        "coverage 90 %, over runs": mean_and_error([run.inside(0.9).mean() for run in runs]),
+    }
+    if len(set(kinds)) > 1:
+        of = np.repeat(kinds, [len(run.observed) for run in runs])
+        result["coverage 90 %, by left out"] = {
+            kind: {"tested": int((of == kind).sum()), "share": round(float(inside[0.9][of == kind].mean()), 3)}
+            for kind in dict.fromkeys(kinds)
+        }
+    if all(run.predicted.applicability is not None for run in runs):
+        usual = np.concatenate([np.asarray(run.predicted.applicability) for run in runs])
+        order = np.lexsort((np.random.default_rng(0).random(len(usual)), usual))  # many scores are equal
+        fifth = len(usual) // 5
+        least, most = order[:fifth], order[-fifth:]
+        result["applicability"] = {
+            "median": _rounded(np.median(usual)),
+            "share of at most 0.05": round(float((usual <= 0.05).mean()), 4),
+            "coverage 90 % of the least applicable fifth": share(inside[0.9][least].sum(), fifth),
+            "coverage 90 % of the most applicable fifth": share(inside[0.9][most].sum(), fifth),
+            "rmse of the least applicable fifth": _rounded(np.sqrt(np.mean((mean - observed)[least] ** 2))),
+            "rmse of the most applicable fifth": _rounded(np.sqrt(np.mean((mean - observed)[most] ** 2))),
+        }
+    return result
+
+
+PARTS = {"random split": random_part, "off-domain": off_domain_part}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", default=list(NAMES), choices=NAMES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of random splits")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--out", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    check_extractor()
+    report = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    report |= {"question": __doc__.splitlines()[0], "machine": machine("scikit-learn")}
+    for name in options.targets:
+        case = prepare(targets()[name])
+        for part in options.parts:
+            kept = report.setdefault(part, {})
+            for found in PARTS[part](case, options, kept.get(name, {})):
+                kept[name] = found
+                write(options.out, report)  # a long run keeps what it has
+
+
+if __name__ == "__main__":
+    main()
