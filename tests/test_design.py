@@ -176,6 +176,7 @@ def test_elements_that_no_particle_has(folder, tmp_path) -> None:
     assert "zero everywhere" in bm.report.write(run, tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_cli_design_interrupted_and_resumed(folder, run, tmp_path, capsys, monkeypatch) -> None:
     from bayesmat.smc import _checkpoint
 

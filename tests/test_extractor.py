@@ -323,6 +323,7 @@ def test_a_name_that_nobody_has() -> None:
 # What ships
 
 
+@pytest.mark.slow
 def test_the_shipped_extractor_is_read_within_a_program(tokens) -> None:
     nn.extractor.cache_clear()
     run = jax.jit(jax.vmap(lambda x: nn.extractor()(x, GIVEN, ORGANIC)))

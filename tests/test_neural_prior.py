@@ -197,6 +197,7 @@ def test_training_lowers_the_held_out_bits(small) -> None:
     assert log_prob._cache_size() == before + 1  # one program for both
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights() -> None:
     def fitted(seed: int) -> list[np.ndarray]:
         neural = prior.fit_neural(CORPUS[:60], ORGANIC, hidden=8, forms=1, epochs=1, batch_size=32, seed=seed)

@@ -448,6 +448,7 @@ def test_a_scrambled_source_costs_nothing_and_a_true_one_helps(split, source, sc
     assert 0.8 < np.mean(inside) < 0.99
 
 
+@pytest.mark.slow
 def test_every_way_to_ask_gives_one_answer(fitted) -> None:
     smiles = ["CCCO", "c1ccccc1C", "CCCCCCN", "O=C(C)OCC"]
     tokens = jnp.asarray(encode(smiles, ALPHABET).tokens)

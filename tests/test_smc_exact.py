@@ -146,6 +146,7 @@ def test_evidence_is_unbiased_on_a_frozen_plan() -> None:
     np.testing.assert_array_equal(frozen.temperatures[1:], pilot.plan.beta)
 
 
+@pytest.mark.slow
 def test_moves_of_a_population_keep_its_law() -> None:
     """Particles drawn from the target itself and moved by the mixture of all kernels are still the target's."""
     from bayesmat.smc import _model, _moves, _plan, _tuning

@@ -1,0 +1,109 @@
+"""How long does a fit of sixty measurements take, and how many molecules are predicted in a CPU-second?
+
+The fit runs in a process of its own without compiled programs from disk: imports, features, compilation and all. Then
+predictions of mean and standard deviation from token arrays, in batches of 2,048, after compilation: a fit of sixty
+measurements on the features of the pre-trained network, and one of thousands on fingerprints. `--library N` also times
+the training of a library. Writes forward_speed.json beside this file; parts that are not run keep their results.
+
+    python benchmarks/forward_speed.py [--library 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from _machine import machine, write
+from targets import folder, held_out
+
+from bayesmat import chem, data, forward, nn
+
+OUTPUT = Path(__file__).with_suffix(".json")
+BATCH, BATCHES = 2048, 4
+_moments = eqx.filter_jit(lambda predictor, tokens: (lambda p: (p.mean(), p.sd()))(predictor(tokens)))
+
+
+def sixty() -> data.PropertyTable:
+    """Sixty boiling points."""
+    table = data.load("boiling_point").organic()
+    return table.subset(np.random.default_rng(0).permutation(len(table))[:60])
+
+
+def cold_fit() -> dict:
+    """A fit in a fresh process with nothing compiled."""
+    code = (
+        "import jax, forward_speed as f\n"
+        "from bayesmat import forward\n"
+        "forward.fit(f.sixty(), key=jax.random.key(0), cache=False, progress=False)\n"
+    )
+    data.load("boiling_point")  # the structures are read once per installation, not per fit
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    begin, before = time.perf_counter(), os.times()
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parent)
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"wall_s": round(time.perf_counter() - begin, 1), "cpu_s": round(cpu, 1)}
+
+
+def rate(predictor: forward.Predictor, smiles: list[str]) -> int:
+    """Molecules in a CPU-second, tokens to mean and standard deviation."""
+    tokens = chem.encode(smiles, predictor.alphabet).tokens
+    batches = [jnp.asarray(np.resize(tokens[index * BATCH :], (BATCH, tokens.shape[1]))) for index in range(BATCHES)]
+    jax.block_until_ready(_moments(predictor, batches[0]))
+    begin = time.process_time()
+    for batch in batches:
+        jax.block_until_ready(_moments(predictor, batch))
+    return int(BATCH * BATCHES / (time.process_time() - begin))
+
+
+def library(num: int) -> dict:
+    """Training `num` networks of random shape over the measured tables of the package."""
+    tables = [data.load(name).organic() for name in data.names()]
+    begin, cpu = time.perf_counter(), time.process_time()
+    made = nn.train_library(tables, num, exclude=held_out(), widths=(16, 64), licence="Apache-2.0")
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    with tempfile.TemporaryDirectory() as place:
+        made.save(Path(place) / "library")
+    return {"models": len(made), "properties": len(tables), "wall_min": round(seconds / 60, 1),
+            "cpu_min": round(cpu / 60, 1)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=int, metavar="N")
+    options = parser.parse_args()
+    report = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
+    report["question"] = __doc__.splitlines()[0]
+    report["fit of 60, nothing compiled"] = cold_fit()
+    print(report["fit of 60, nothing compiled"], flush=True)
+    scarce = forward.fit(sixty(), key=jax.random.key(0), cache=False, progress=False).predictor
+    abundant = forward.fit(data.load("boiling_point"), key=jax.random.key(0)).predictor
+    sets = {
+        "ZINC": list(pd.read_csv(folder() / "zinc250k.csv.gz")["smiles"].sample(9000, random_state=0)),
+        "chemicals": list(data.corpus("organic").smiles)[::6][:9000],
+    }
+    report["molecules per CPU-second"] = {
+        name: {"network, 60 measurements": rate(scarce, smiles), "fingerprints": rate(abundant, smiles)}
+        for name, smiles in sets.items()
+    }
+    print(report["molecules per CPU-second"], flush=True)
+    if options.library:
+        report["library"] = library(options.library)
+        print(report["library"], flush=True)
+    report["machine"] = machine()
+    write(OUTPUT, report)
+
+
+if __name__ == "__main__":
+    main()
