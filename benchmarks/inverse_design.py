@@ -21,22 +21,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.stats
 from rdkit import Chem, RDLogger
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _machine import machine
 from peers.efficiency import POWER, sample_efficiency
 from peers.iqsprx import IQSPRX, Bounds, BoxLikelihood
 from peers.judging import Pools, claims_of_steps, claims_of_tokens, judged, over_seeds, rounded, summary
@@ -185,25 +182,6 @@ def _ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "device": jax.devices()[0].device_kind,
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("bayesmat", "jax", "numpyro", "rdkit", "scikit-learn", "numpy", "scipy")},
-    }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     known = {**BOXES, **RARE}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,7 +202,7 @@ def main() -> None:
     tutorial = {name: bounds for name, bounds in boxes.items() if name in BOXES}
     setting = Setting()
     parts: dict[str, Callable[[], Any]] = {
-        "machine": machine,
+        "machine": lambda: machine("scikit-learn"),
         "forward models": lambda: forward_models(setting),
         "speed and hits": lambda: speed_and_hits(setting, tutorial, options),
         "sample efficiency": lambda: sample_efficiency(setting, boxes, options.seeds, options.budgets, options.pool),

@@ -15,7 +15,7 @@ from ..forward import Fitted
 from ..infer import Calibration
 from ._candidates import drawing
 from ._page import POLICY
-from ._sections import _figures
+from ._sections import _figures, warning_box
 from ._style import CSS
 from ._text import NO_BREAK, count, escape, fixed, number, percent, quantity, show
 
@@ -108,14 +108,7 @@ def _explained(judged: Calibration) -> float:
 
 
 def _warnings(fitted: Fitted, set_aside: Sequence[tuple[int, str]]) -> str:
-    messages = list(_findings(fitted, len(set_aside)))
-    if not messages:
-        return ""
-    items = "".join(f"<li>{escape(message)}</li>" for message in messages)
-    return (
-        f'<section class="warnings" aria-labelledby="warnings"><h2 id="warnings">'
-        f"Read this first: {count(len(messages), 'warning')}</h2><ul>{items}</ul></section>"
-    )
+    return warning_box(list(_findings(fitted, len(set_aside))))
 
 
 def _findings(fitted: Fitted, num_aside: int) -> Iterator[str]:

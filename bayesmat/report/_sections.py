@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -81,7 +81,11 @@ def _tiles(run: DesignRun) -> Iterator[str]:
 def warnings(run: DesignRun) -> str:
     """What the run said, and what its numbers say, with what to do about it; empty where all is well."""
     messages = [message for message in run.warnings if message != run.sampler.status]
-    messages += _findings(run)
+    return warning_box([*messages, *_findings(run)])
+
+
+def warning_box(messages: Sequence[str]) -> str:
+    """A section that says what to read first; empty where there is nothing."""
     if not messages:
         return ""
     items = "".join(f"<li>{escape(message)}</li>" for message in messages)
