@@ -16,7 +16,7 @@ from test_report import HOSTILE, Page, make_calibration
 import bayesmat as bm
 from bayesmat import cli, report
 from bayesmat.cli import _fit
-from bayesmat.cli._rows import read_rows
+from bayesmat.data import read_rows
 
 TAILS = ("CO", "CCO", "C(C)O", "CC(C)O", "C(C)CO", "CN", "CCN", "C(C)N", "CCl", "CS")
 MOLECULES = sorted({bm.chem.canonical("C" * length + tail) for length in range(1, 7) for tail in TAILS})[:40]

@@ -39,6 +39,7 @@ from ._rdkit import (
     sa_score as sa_score,
     scaffold as scaffold,
 )
+from ._reading import does_not_fit as does_not_fit
 from ._reorder import (
     Reordered as Reordered,
     reorder as reorder,
@@ -46,10 +47,12 @@ from ._reorder import (
 )
 from ._strings import (
     Encoded as Encoded,
+    Read as Read,
     Refusal as Refusal,
     encode as encode,
     in_chunks as in_chunks,
     is_legal as is_legal,
     random_strings as random_strings,
+    read as read,
     to_smiles as to_smiles,
 )

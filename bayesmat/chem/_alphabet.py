@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -152,6 +152,19 @@ class Alphabet:
         from ._corpus import fitting_alphabet  # it needs RDKit's reading, which stands on this module
 
         return fitting_alphabet(smiles, coverage, length, max_depth, max_rings)
+
+    def to_card(self) -> dict[str, Any]:
+        """The alphabet as JSON can hold it."""
+        return asdict(self) | {"atoms": [list(atom) for atom in self.atoms]}
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any]) -> Alphabet:
+        """What `to_card` gave.
+
+        >>> Alphabet.from_card(Alphabet.organic().to_card()) == Alphabet.organic()
+        True
+        """
+        return cls(**(card | {"atoms": tuple(AtomType(*atom) for atom in card["atoms"])}))
 
     def with_length(self, length: int) -> Alphabet:
         """The same tokens in arrays of another length."""

@@ -7,6 +7,7 @@ everything that a sampler cares about stays on the device, in the other modules 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from rdkit import Chem, RDLogger
-from rdkit.Chem import rdChemReactions, rdFingerprintGenerator
+from rdkit.Chem import rdChemReactions, rdFingerprintGenerator, rdqueries
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.Contrib.SA_Score import sascorer
@@ -26,6 +27,19 @@ RDLogger.DisableLog("rdApp.*")  # every message of RDKit is turned into a named 
 MAX_SMILES_CHARACTERS = 2_000
 """Longer strings are refused unread: the parser's time and stack grow with nesting depth."""
 
+_UNUSUAL = re.compile(r"\[\d|\[H|:\d+\]|\[[^]]*[/\\]|@")  # isotopes, hydrogens as atoms, atom maps, mistakes
+_CHIRAL = re.compile(r"(\[[A-Za-z][a-z]?)@@?(?:(?:TH|AL|SP|TB|OH)\d+)?")
+_RADICAL = rdqueries.NumRadicalElectronsGreaterQueryAtom(0)
+_PYRROLIC = Chem.MolFromSmarts("[a;!#6;!H0]").GetAtomWithIdx(0)
+_FLAGS = Chem.SanitizeFlags
+_KEKULE = (
+    _FLAGS.SANITIZE_ALL
+    ^ _FLAGS.SANITIZE_SETAROMATICITY
+    ^ _FLAGS.SANITIZE_ADJUSTHS
+    ^ _FLAGS.SANITIZE_SETCONJUGATION
+    ^ _FLAGS.SANITIZE_SETHYBRIDIZATION
+    ^ _FLAGS.SANITIZE_CLEANUPCHIRALITY
+)
 
 ATOMIC_MASS = (0.0, *(Chem.GetPeriodicTable().GetAtomicWeight(number) for number in range(1, 84)))
 """Standard atomic masses [g/mol] by atomic number; 0 for an attachment point."""
@@ -70,17 +84,7 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
     Raises:
         RefusedError: the string cannot be read, is empty, or is not one closed-shell fragment.
     """
-    if not smiles or not smiles.strip():
-        raise RefusedError(smiles, "empty string")
-    if len(smiles) > MAX_SMILES_CHARACTERS:
-        raise RefusedError(smiles, f"longer than {MAX_SMILES_CHARACTERS} characters")
-    smiles = smiles.strip()
-    if not smiles.isprintable():
-        raise RefusedError(smiles, "control character")  # RDKit would read up to a NUL and call it a molecule
-    if " " in smiles:
-        raise RefusedError(smiles, "blank inside")
-    if "." in smiles:
-        raise RefusedError(smiles, "several fragments")
+    smiles = _plain(smiles)
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None or molecule.GetNumAtoms() == 0:
         raise RefusedError(smiles, "RDKit cannot read it")
@@ -102,6 +106,62 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
     if "isotopes" in stripped or "[H]" in smiles:
         molecule = Chem.RemoveHs(molecule)  # a label or a direction can have kept a hydrogen explicit
     return molecule, frozenset(stripped)
+
+
+def _plain(smiles: str) -> str:
+    """The string without blanks around it.
+
+    Raises:
+        RefusedError: it can be refused unread.
+    """
+    if not smiles or not smiles.strip():
+        raise RefusedError(smiles, "empty string")
+    if len(smiles) > MAX_SMILES_CHARACTERS:
+        raise RefusedError(smiles, f"longer than {MAX_SMILES_CHARACTERS} characters")
+    smiles = smiles.strip()
+    if not smiles.isprintable():
+        raise RefusedError(smiles, "control character")  # RDKit would read up to a NUL and call it a molecule
+    if " " in smiles:
+        raise RefusedError(smiles, "blank inside")
+    if "." in smiles:
+        raise RefusedError(smiles, "several fragments")
+    return smiles
+
+
+def flat_and_kekule(smiles: str) -> tuple[str, str]:
+    """The canonical flat SMILES of a molecule and a Kekulé SMILES of it, from reading it once.
+
+    Two thirds of the time of `parse`, `canonical` and `kekule_smiles`: stereo marks are cut out of the string before
+    RDKit perceives what they mean, and the Kekulé form is written before aromaticity is perceived.
+
+    Raises:
+        RefusedError: the structure cannot be used.
+
+    >>> flat_and_kekule("C[C@H](O)c1ccccc1")
+    ('CC(O)c1ccccc1', 'CC(O)C1=CC=CC=C1')
+    """
+    text = _plain(smiles)
+    if "@" in text:
+        text = _CHIRAL.sub(r"\1", text)
+    if _UNUSUAL.search(text):
+        molecule, _ = parse(smiles)
+        return Chem.MolToSmiles(molecule), kekule_smiles(molecule)
+    if "/" in text or "\\" in text:
+        text = text.replace("/", "-").replace("\\", "-")
+    molecule = Chem.MolFromSmiles(text, sanitize=False)
+    try:
+        if molecule is None or molecule.GetNumAtoms() == 0 or Chem.SanitizeMol(molecule, _KEKULE):
+            raise RefusedError(smiles, "RDKit cannot read it")
+    except (Chem.MolSanitizeException, ValueError) as error:
+        raise RefusedError(smiles, "RDKit cannot read it") from error
+    if "[" in text and len(molecule.GetAtomsMatchingQuery(_RADICAL)):
+        raise RefusedError(smiles, "radical")
+    kekule = Chem.MolToSmiles(molecule)
+    Chem.SetAromaticity(molecule)
+    for atom in molecule.GetAtomsMatchingQuery(_PYRROLIC):  # an aromatic nitrogen's hydrogen has to be written
+        atom.SetNumExplicitHs(atom.GetTotalNumHs())
+        atom.SetNoImplicit(True)
+    return Chem.MolToSmiles(molecule), kekule
 
 
 def canonical(smiles: str) -> str:

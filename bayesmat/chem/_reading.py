@@ -13,6 +13,9 @@ _SYMBOL = re.compile(
     r"\[(?P<element>[A-Z][a-z]?|\*)(?P<h>H\d*)?(?P<charge>[+-]+\d*)?\]|Cl|Br|[BCNOPSFI*]|%\d\d|[\d()=#-]"
 )
 
+_SPLIT = re.compile(_SYMBOL.pattern.replace("?P<element>", "?:").replace("?P<h>", "?:").replace("?P<charge>", "?:"))
+_DIGIT = re.compile(r"\d")
+
 
 class Outline(NamedTuple):
     """A molecular string before any alphabet.
@@ -46,7 +49,7 @@ def outline(text: str) -> Outline:
         RefusedError: an atom or a ring bond cannot be said by any alphabet.
     """
     symbols = _split(text)
-    partner, ring_order = _ring_ends(symbols, text)
+    partner, ring_order = _ring_ends(symbols, text) if _DIGIT.search(text) else ({}, {})
     out: list[AtomType | str | int] = []
     atoms: list[tuple[int, str]] = []  # place in `out` and symbol
     bonds: list[int] = []  # order sums, by atom
@@ -80,28 +83,32 @@ def outline(text: str) -> Outline:
             (openings if start == index else closings).append(start)
             bonds[here] += ring_order[start]
             order = 1
-        elif symbol in "=#":
+            continue
+        if symbol == "-":
+            continue
+        if symbol in "=#" and index + 1 in partner:  # a ring bond's order is written at its opening, by `flush`
             order = 2 if symbol == "=" else 3
-            if index + 1 not in partner:  # a ring bond's order is written at its opening, by `flush`
-                flush()
-                out.append(symbol)
-        elif symbol != "-":
+            continue
+        if closings or openings:
             flush()
-            if symbol == "(":
-                stack.append(here)
-                depth = max(depth, len(stack))
-                out.append("(")
-            elif symbol == ")":
-                here = stack.pop()
-                out.append(")")
-            else:
-                if atoms:
-                    bonds[here] += order
-                here, before = len(atoms), here
-                atoms.append((len(out), symbol))
-                bonds.append(order if before >= 0 else 0)
-                out.append("")  # its valence is known when all its bonds are
-                order = 1
+        if symbol in "=#":
+            order = 2 if symbol == "=" else 3
+            out.append(symbol)
+        elif symbol == "(":
+            stack.append(here)
+            depth = max(depth, len(stack))
+            out.append("(")
+        elif symbol == ")":
+            here = stack.pop()
+            out.append(")")
+        else:
+            if here >= 0:
+                bonds[here] += order
+            bonds.append(order if here >= 0 else 0)
+            here = len(atoms)
+            atoms.append((len(out), symbol))
+            out.append("")  # its valence is known when all its bonds are
+            order = 1
     flush()
     for (place, symbol), used in zip(atoms, bonds, strict=True):
         out[place] = _atom_type(symbol, used)
@@ -147,13 +154,11 @@ def _why_not(atom: AtomType, alphabet: Alphabet) -> str:
 
 def _split(text: str) -> list[str]:
     """The symbols of a SMILES string."""
-    symbols, end = [], 0
-    for match in _SYMBOL.finditer(text):
-        if match.start() != end:
-            break
-        symbols.append(match.group())
-        end = match.end()
-    if end != len(text):
+    symbols = _SPLIT.findall(text)
+    if "".join(symbols) != text:
+        end = 0
+        while match := _SYMBOL.match(text, end):
+            end = match.end()
         raise _rdkit.RefusedError(text, f"symbol {text[end : end + 8]!r}")
     return symbols
 

@@ -88,6 +88,48 @@ def encode(
     return Encoded(tokens[fits], np.asarray(kept, np.int64)[fits], tuple(sorted(refusals)))
 
 
+@dataclass(frozen=True)
+class Read:
+    """What `read` made of a list of SMILES; as long as the input.
+
+    Attributes:
+        smiles: canonical flat SMILES, None where the structure was refused by RDKit.
+        tokens: `(n, length)` uint8; zeros where a structure was refused.
+        reasons: None, or why the structure was refused.
+    """
+
+    smiles: list[str | None]
+    tokens: np.ndarray
+    reasons: list[str | None]
+
+
+def read(smiles: Sequence[str], alphabet: Alphabet) -> Read:
+    """Canonical SMILES and tokens of many molecules: what a library is read with, faster than `encode`.
+
+    It does not use the device, so that many processes can read at once. Tokens may be of another Kekulé form than
+    `encode` gives, and whether the grammar has room for the string (`is_legal`) is left to the caller.
+
+    >>> found = read(["OCC", "C[Mg]C", "C1CC"], Alphabet.organic())
+    >>> found.smiles
+    ['CCO', 'C[Mg]C', None]
+    >>> found.reasons
+    [None, 'element Mg', 'RDKit cannot read it']
+    """
+    assert alphabet.num_tokens < 256
+    found = Read([], np.zeros((len(smiles), alphabet.length), np.uint8), [])
+    for row, text in zip(found.tokens, smiles, strict=True):
+        canonical = reason = None
+        try:
+            canonical, kekule = _rdkit.flat_and_kekule(text)
+            values = number(outline(kekule), text, alphabet)
+            row[: len(values)] = values
+        except _rdkit.RefusedError as error:
+            reason = error.reason
+        found.smiles.append(canonical)
+        found.reasons.append(reason)
+    return found
+
+
 def _fit(tokens: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     """`is_legal` of any number of strings in blocks of two sizes, so that it is compiled for these only."""
     block = 64 if len(tokens) <= 64 else _CHUNK

@@ -17,7 +17,7 @@ from typing import IO, Any
 import bayesmat as bm
 
 from .._types import progress, replacing
-from ._rows import Row, read_rows, readable
+from ..data import Row, read_rows, readable
 
 REPORT = "calibration.html"
 COLUMNS = ("mean", "sd", "q05", "q95", "applicability", "reason")

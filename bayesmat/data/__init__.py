@@ -9,6 +9,7 @@ from ._polymers import (
     polymerise as polymerise,
 )
 from ._properties import load as load, names as names
+from ._rows import Row as Row, read_rows as read_rows, read_smi as read_smi, readable as readable
 from ._splits import random_split as random_split
 from ._structures import Corpus as Corpus, structures as structures
 from ._table import PropertyTable as PropertyTable

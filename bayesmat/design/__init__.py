@@ -42,6 +42,16 @@ from ._scoring import (
     Tally as Tally,
     plain_errors as plain_errors,
 )
+from ._screening import (
+    Counts as Counts,
+    Drawn as Drawn,
+    Encoded as Encoded,
+    Files as Files,
+    Listed as Listed,
+    encode_library as encode_library,
+    screen as screen,
+    screen_to as screen_to,
+)
 from ._settings import FILTER_NAMES as FILTER_NAMES
 from ._solve import (
     fit_forward as fit_forward,

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def _write(prior: Neural | NGram, folder: Path, licence: str) -> None:
     card: dict[str, Any] = {
         "format": FORMAT,
         "kind": "neural" if isinstance(prior, Neural) else "ngram",
-        "alphabet": asdict(prior.alphabet) | {"atoms": [list(atom) for atom in prior.alphabet.atoms]},
+        "alphabet": prior.alphabet.to_card(),
         "sizes": {name: list(array.shape) for name, array in arrays.items()},
         **{name: about[name] for name in ("corpus", "training", "held_out") if name in about},
         "licence": licence or about.get("licence", ""),
@@ -100,8 +99,7 @@ def read(folder: str | Path, alphabet: chem.Alphabet | None = None) -> Neural | 
         if hashlib.sha256((folder / _ARRAYS).read_bytes()).hexdigest() != card["sha256"]:
             raise BayesmatError(f"{folder / _ARRAYS} is damaged: its sha256 is not the card's")
         arrays = read_arrays(folder / _ARRAYS)
-        atoms = tuple(chem.AtomType(*atom) for atom in card["alphabet"]["atoms"])
-        own = chem.Alphabet(**(card["alphabet"] | {"atoms": atoms}))
+        own = chem.Alphabet.from_card(card["alphabet"])
         prior = _assemble(card["kind"], arrays, own)
         prior.set_aside = Counter(card["corpus"]["set_aside"])
     except BayesmatError:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import bayesmat as bm
+from .._types import BayesmatError
 
 MAX_RECORD_LINES = 1000
 """A quoted field may hold line breaks; a quote that is still open after so many lines is taken for a mistake."""
 OPEN = "a quote is opened and never closed"
 STRAY = "characters behind a closing quote"  # read as they stand
+MAX_LINE = 1 << 20
 LONG = f"a cell of more than {csv.field_size_limit():,} characters"
 
 
@@ -51,12 +53,29 @@ def read_rows(path: str | Path, column: str) -> tuple[list[str], Iterator[Row]]:
     records = _records(_lines(path), "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ",")
     _, header, problem = next(records, (0, [], ""))
     if not header or problem:
-        raise bm.BayesmatError(f"{path}: {problem or 'the file is empty; a header line is needed'}")
+        raise BayesmatError(f"{path}: {problem or 'the file is empty; a header line is needed'}")
     names = [cell.strip() for cell in header]
     if names.count(column) != 1:
         times = "no column" if column not in names else "more than one column"
-        raise bm.BayesmatError(f"{path}: {times} {column!r}; its columns are {', '.join(names)}")
+        raise BayesmatError(f"{path}: {times} {column!r}; its columns are {', '.join(names)}")
     return header, _rows(records, len(header), names.index(column))
+
+
+def read_smi(path: str | Path) -> Iterator[Row]:
+    """The lines of a .smi file as rows of two cells: a structure, and behind the first blank its name.
+
+    Args:
+        path: UTF-8, possibly with .gz; "-" for standard input.
+
+    Raises:
+        BayesmatError: the file cannot be read.
+    """
+    for number, line in enumerate(_lines(Path(path)), 1):
+        text, _, name = line.strip().replace("\t", " ").partition(" ")
+        reason = "" if text else "empty line"
+        if text and not text.isascii() and readable(text) != text:
+            reason = "not UTF-8 text"
+        yield Row(number, [text, name.strip()], text, reason)
 
 
 def readable(cell: str) -> str:
@@ -65,15 +84,22 @@ def readable(cell: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    """Lines, none longer than MAX_LINE characters: what is beyond is skipped, so that memory has a limit."""
     try:
-        with _open(path) as lines:
-            yield from lines
+        with _open(path) as file:
+            while line := file.readline(MAX_LINE):
+                if len(line) == MAX_LINE and not line.endswith("\n"):
+                    while (rest := file.readline(MAX_LINE)) and not rest.endswith("\n"):
+                        pass
+                yield line
     except (OSError, EOFError, zlib.error) as error:
-        raise bm.BayesmatError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise BayesmatError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _open(path: Path) -> IO[str]:
     options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    if str(path) == "-":
+        return io.TextIOWrapper(sys.stdin.buffer, **options)  # type: ignore[arg-type]
     return gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options)  # type: ignore[call-overload]
 
 

@@ -1,0 +1,60 @@
+"""Encoded rows → rows with predictions, in Arrow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from ... import chem
+from ._encode import tokens_of
+from ._score import FIELDS, Scorer
+
+NOT_A_NUMBER = "the prediction is not a number"
+
+
+def result_schema(scorer: Scorer) -> pa.Schema:
+    """What a screened row looks like.
+
+    `row` (from 1), `file`, `line` and `name` say which it is, `smiles` is canonical; `p_hit` and all numbers are null
+    unless the row was scored; `duplicate_of` is the first row of the same molecule; `reason` says why a row was set
+    aside, and `text` is then the beginning of what stood there. Units of a property are in its columns' metadata.
+    """
+    columns = [pa.field(name, pa.string()) for name in ("file", "name", "smiles")]
+    columns = [pa.field("row", pa.int64()), columns[0], pa.field("line", pa.int64()), *columns[1:]]
+    columns += [pa.field("p_hit", pa.float32()), pa.field("applicability", pa.float32())]
+    for name, fit in scorer.fits.items():
+        for field in FIELDS:
+            if field != "p_target" or name in scorer.targets:
+                unit = "1" if field in ("p_target", "applicability") else fit.unit
+                columns.append(pa.field(f"{name}_{field}", pa.float32(), metadata={"unit": unit}))
+    columns += [pa.field("duplicate_of", pa.int64()), pa.field("reason", pa.string()), pa.field("text", pa.string())]
+    return pa.schema(columns)
+
+
+def score_batch(batch: pa.RecordBatch, scorer: Scorer, schema: pa.Schema) -> pa.RecordBatch:
+    """An encoded batch with what the models say; a row that they cannot judge gets a reason."""
+    tokens, usable = tokens_of(batch, scorer.alphabet)
+    found = scorer(tokens)
+    scored = np.zeros(len(batch), bool)
+    reasons = batch.column("reason")
+    if len(usable):
+        sound = np.isfinite(found["p_hit"]) & np.isfinite(found["applicability"])
+        for name in scorer.fits:
+            sound &= np.isfinite(found[f"{name}_mean"]) & np.isfinite(found[f"{name}_sd"])
+        scored[usable] = sound & found["fits"]
+        if not scored[usable].all():
+            why = reasons.to_pylist()
+            for index, fits, fine in zip(usable, found["fits"], sound, strict=True):
+                if not (fits and fine):
+                    why[index] = NOT_A_NUMBER if fits else chem.does_not_fit(scorer.alphabet)
+            reasons = pa.array(why, pa.string())
+    columns = {"reason": reasons}
+    empty = pa.nulls(len(batch), pa.float32())
+    for field in schema:
+        if field.name in found:
+            whole = np.zeros(len(batch), np.float32)
+            whole[usable] = found[field.name]
+            columns[field.name] = pa.array(whole, mask=~scored)
+        elif field.name not in columns:
+            columns[field.name] = batch.column(field.name) if field.name in batch.schema.names else empty
+    return pa.record_batch([columns[field.name] for field in schema], schema=schema)
