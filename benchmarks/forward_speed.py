@@ -1,8 +1,9 @@
 """How long does a fit of sixty measurements take, and how many molecules are predicted in a CPU-second?
 
 The fit runs in a process of its own without compiled programs from disk: imports, features, compilation and all. Then
-predictions of mean and standard deviation from token arrays, in batches of 2,048, after compilation: a fit of sixty
-measurements on the features of the pre-trained network, and one of thousands on fingerprints. `--library N` also times
+predictions from token arrays, in batches of 2,048, after compilation: mean, standard deviation, three quantiles, the
+log-probability of an interval and the applicability; with a fit of sixty measurements on the features of the
+pre-trained network, and one of thousands on fingerprints. `--library N` also times
 the training of a library. Writes forward_speed.json beside this file; parts that are not run keep their results.
 
     python benchmarks/forward_speed.py [--library 1000]
@@ -31,7 +32,16 @@ from bayesmat import chem, data, forward, nn
 
 OUTPUT = Path(__file__).with_suffix(".json")
 BATCH, BATCHES = 2048, 4
-_moments = eqx.filter_jit(lambda predictor, tokens: (lambda p: (p.mean(), p.sd()))(predictor(tokens)))
+
+
+@eqx.filter_jit
+def everything(
+    predictor: forward.Predictor, familiar: forward.Applicability, tokens: jax.Array
+) -> tuple[forward.Summary, jax.Array, jax.Array]:
+    """Mean, standard deviation, quantiles; log-probability of an interval; applicability."""
+    features = predictor.features(tokens)
+    p = predictor(features)
+    return p.summary(), p.log_prob_interval(400.0, 450.0), familiar(features, predictor.log_variance(features))
 
 
 def sixty() -> data.PropertyTable:
@@ -56,14 +66,14 @@ def cold_fit() -> dict:
     return {"wall_s": round(time.perf_counter() - begin, 1), "cpu_s": round(cpu, 1)}
 
 
-def rate(predictor: forward.Predictor, smiles: list[str]) -> int:
-    """Molecules in a CPU-second, tokens to mean and standard deviation."""
-    tokens = chem.encode(smiles, predictor.alphabet).tokens
+def rate(fitted: forward.Fitted, smiles: list[str]) -> int:
+    """Molecules in a CPU-second, tokens to `everything`."""
+    tokens = chem.encode(smiles, fitted.alphabet).tokens
     batches = [jnp.asarray(np.resize(tokens[index * BATCH :], (BATCH, tokens.shape[1]))) for index in range(BATCHES)]
-    jax.block_until_ready(_moments(predictor, batches[0]))
+    jax.block_until_ready(everything(fitted.predictor, fitted.applicability, batches[0]))
     begin = time.process_time()
     for batch in batches:
-        jax.block_until_ready(_moments(predictor, batch))
+        jax.block_until_ready(everything(fitted.predictor, fitted.applicability, batch))
     return int(BATCH * BATCHES / (time.process_time() - begin))
 
 
@@ -87,8 +97,8 @@ def main() -> None:
     report["question"] = __doc__.splitlines()[0]
     report["fit of 60, nothing compiled"] = cold_fit()
     print(report["fit of 60, nothing compiled"], flush=True)
-    scarce = forward.fit(sixty(), key=jax.random.key(0), cache=False, progress=False).predictor
-    abundant = forward.fit(data.load("boiling_point"), key=jax.random.key(0)).predictor
+    scarce = forward.fit(sixty(), key=jax.random.key(0), cache=False, progress=False)
+    abundant = forward.fit(data.load("boiling_point"), key=jax.random.key(0))
     sets = {
         "ZINC": list(pd.read_csv(folder() / "zinc250k.csv.gz")["smiles"].sample(9000, random_state=0)),
         "chemicals": list(data.corpus("organic").smiles)[::6][:9000],

@@ -18,7 +18,7 @@ from hypothesis import given, strategies as st
 from bayesmat import data, forward, infer
 from bayesmat._types import BayesmatError
 from bayesmat.chem import Alphabet, encode
-from bayesmat.forward import Predictive, _design, _fit, _posterior
+from bayesmat.forward import Predictive, _design, _fit, _network, _posterior
 from bayesmat.forward._fitted import compute_features
 from bayesmat.nn import DESCRIPTOR_NAMES, FINGERPRINT_BINS, Features
 
@@ -276,7 +276,7 @@ def test_a_fit_accounts_for_its_rows(small, source, abundant):
     assert set(source.smiles) | {r.smiles for r in source.set_aside} == set(table.smiles)
     posterior = abundant.idata.posterior
     assert {"scale", "sigma", "noise_log_stretch", "noise_slope", "noise_dof", "weights"} <= set(posterior)
-    assert posterior["weights"].shape == (1, 128, 1 + len(DESCRIPTOR_NAMES) + sum(FINGERPRINT_BINS) + 64)
+    assert posterior["weights"].shape == (1, 128, 1 + len(DESCRIPTOR_NAMES) + sum(FINGERPRINT_BINS) + 64 + 1)
     assert np.isfinite(posterior["weights"].sel(column="descriptor:mass")).all()
     for fitted in (source, abundant):
         np.testing.assert_array_equal(fitted.idata.observed_data["y"], fitted.y)
@@ -311,10 +311,39 @@ def test_predictor_agrees_with_the_exact_posterior(boiling, abundant, as_if_abun
 def test_an_environment_never_seen_widens_the_prediction(abundant):
     known = np.asarray(abundant.predictor.linear.basis.fingerprint_mean) > 0
     weights = np.asarray(abundant.predictor.linear.weights)
-    first = weights.shape[1] - 64 - len(known)
+    first = weights.shape[1] - 1 - 64 - len(known)
     bins = weights[:, first : first + len(known)]
     np.testing.assert_allclose(bins[:, ~known].mean(0), 0.0, atol=1e-3 * bins.std())
     assert bins[:, ~known].std() > 0.5 * bins[:, known].std()
+
+
+def test_what_a_network_says_unseen_is_unseen(boiling):
+    """Another value of one row changes nothing of what is said about its fold, and something about all other rows."""
+    table = boiling.subset(encode(boiling.smiles[:260], ALPHABET).kept)
+    features = compute_features(encode(table.smiles, ALPHABET).tokens, ALPHABET)
+    y = (table.y - table.y.mean()) / table.y.std()
+    z = (features.descriptors - features.descriptors.mean(0)) / np.maximum(features.descriptors.std(0), 0.1)
+    network, before = _network.learn(features.fingerprint, z, y, np.random.default_rng(3))
+    changed = np.where(np.arange(len(y)) == 7, y + 3.0, y)
+    _, after = _network.learn(features.fingerprint, z, changed, np.random.default_rng(3))
+    fold = np.random.default_rng(3).permutation(len(y)) % _network.FOLDS
+    np.testing.assert_array_equal(before[fold == fold[7]], after[fold == fold[7]])
+    assert (before != after)[fold != fold[7]].mean() > 0.99
+    assert np.sqrt(np.mean((before - y) ** 2)) < 0.8
+    seen = np.asarray(_network.says(network, features.fingerprint, z))
+    assert np.sqrt(np.mean((seen - y) ** 2)) < 0.8 * np.sqrt(np.mean((before - y) ** 2))
+
+
+def test_an_abundant_model_is_averaged_with_its_network(boiling, abundant):
+    """Every draw has the network's share, and columns times weights are what the predictor says."""
+    linear = abundant.predictor.linear
+    features = compute_features(encode(boiling.smiles[:50], ALPHABET).tokens, ALPHABET)
+    columns, weights = np.asarray(linear.basis(features), float), np.asarray(linear.weights, float)
+    share = abundant.idata.constant_data["network_share"].values.item()
+    assert 0.0 < share < 1.0
+    width = abundant.y.std()
+    np.testing.assert_allclose(weights[:, -1], share * width, rtol=1e-5)
+    np.testing.assert_allclose(linear(features), columns @ weights.T, atol=2e-3 * width)
 
 
 def test_batches_maps_and_compilations(abundant):

@@ -22,7 +22,7 @@ def test_outputs_are_stripped(path) -> None:
             assert not cell.outputs and cell.execution_count is None
 
 
-LONG = {"first_design", "inverse_problems", "molecules_on_device", "own_forward_model"}  # one to three minutes each
+LONG = {"first_design", "inverse_problems", "molecules_on_device", "own_forward_model", "screen_a_catalogue"}  # minutes
 MARKED = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
 
 

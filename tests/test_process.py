@@ -15,6 +15,7 @@ import pytest
 import scipy.integrate
 import scipy.special
 import scipy.stats
+from jax.test_util import check_grads
 from numpyro.infer.util import log_density
 
 from bayesmat import data, forward, infer
@@ -73,6 +74,14 @@ def test_log_evidence_is_that_of_a_normal(exact) -> None:
     np.testing.assert_allclose(found, scipy.stats.multivariate_normal(np.zeros(N), noisy(rows)).logpdf(y), rtol=1e-10)
 
 
+def test_gradient_of_the_log_evidence(exact) -> None:
+    _, _, made, _ = exact
+    hyper = HYPER._replace(linear=np.array([0.7, 0.3, 0.1]))
+    with jax.enable_x64(True):
+        point = Hyper(*map(jnp.asarray, hyper))
+        check_grads(lambda hyper: 3 * _process.log_evidence(hyper, made), (point,), 1, ["rev"])
+
+
 def test_posterior_and_leave_one_out_against_refits(exact) -> None:
     rows, y, _, found = exact
     whole = noisy(rows)
@@ -126,6 +135,20 @@ def process():
     stacked = _process_fit.Stacked(np.ones(1), hyper, np.zeros((3, 12)), np.ones((3, 12)), np.zeros(3, int))
     made = _process_fit.to_process(blocks, stacked, y, 10.0, 5.0, (Doubled(),), None)
     return made, blocks, hyper, y
+
+
+def test_the_fingerprint_is_for_many_rows() -> None:
+    few, many = (some_features(2, n) for n in (_process_fit.MANY - 1, _process_fit.MANY))
+    for features, own, names in (
+        (few, _process_fit.OWN, ["descriptors", "physical"]),
+        (many, _process_fit.OWN, ["descriptors", "physical", "fingerprint"]),
+        (few, ("fingerprint",), ["fingerprint"]),
+    ):
+        blocks = _process_fit.make_blocks(features, np.zeros((len(features.descriptors), 0)), None, (), own)
+        assert [block.name for block in blocks] == names
+    rows, raw = np.asarray(blocks[0].rows, float), np.asarray(few.fingerprint, float)
+    ratio = (rows[0] - rows[1]) / (raw[0] - raw[1])
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)  # one length for all environments
 
 
 def test_prediction_is_the_closed_form(process) -> None:

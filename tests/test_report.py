@@ -328,12 +328,12 @@ onload = () => {
 </script>FRAMES"""
 
 
-def _layout(folder: Path, run: DesignRun, *widths: int) -> list[dict]:
+def layout(folder: Path, page_source: str, *widths: int) -> list[dict]:
     """What a browser makes of the page in frames of some widths (its own window cannot be narrower than 500)."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser to render the report with: none of {', '.join(BROWSERS)} is on the path")
-    source = html.escape(report.to_html(run), quote=True)
+    source = html.escape(page_source, quote=True)
     frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{source}"></iframe>' for width in widths)
     page = folder / "frames.html"
     page.write_text(WRAPPER.replace("FRAMES", frames), encoding="utf-8")
@@ -348,7 +348,7 @@ def _layout(folder: Path, run: DesignRun, *widths: int) -> list[dict]:
 @pytest.mark.parametrize("name", RUNS)
 def test_browser_needs_no_sideways_scrolling(tmp_path, name):
     run = RUNS[name]()
-    phone, desk = _layout(tmp_path, run, 390, 1280)
+    phone, desk = layout(tmp_path, report.to_html(run), 390, 1280)
     for seen in (phone, desk):
         assert seen["clipped"] == [] and seen["scroll"] <= seen["width"]
         assert seen["height"] > 900 and seen["drawn"] >= 4

@@ -27,8 +27,11 @@ RDLogger.DisableLog("rdApp.*")  # every message of RDKit is turned into a named 
 MAX_SMILES_CHARACTERS = 2_000
 """Longer strings are refused unread: the parser's time and stack grow with nesting depth."""
 
-_UNUSUAL = re.compile(r"\[\d|\[H|:\d+\]|\[[^]]*[/\\]|@")  # isotopes, hydrogens as atoms, atom maps, mistakes
-_CHIRAL = re.compile(r"(\[[A-Za-z][a-z]?)@@?(?:(?:TH|AL|SP|TB|OH)\d+)?")
+_CHIRAL = re.compile(r"(\[[A-Za-z][a-z]?)@@?(?=[]H+-])")
+_DIRECTION = re.compile(r"(?<=[\w\])(*])[/\\](?=[BCNOPSFIbcnops[*])|(?<=[A-Za-z\])(*])[/\\](?=[\d%])")
+_MISPLACED = re.compile(r"\[[^]]*[/\\]")
+_UNUSUAL = re.compile(r"\[\d|\[H|:\d+\]|[@/\\>~$]")
+"""Isotopes, hydrogens as atoms, atom maps, rare bonds, and what the two before leave of stereo marks."""
 _RADICAL = rdqueries.NumRadicalElectronsGreaterQueryAtom(0)
 _PYRROLIC = Chem.MolFromSmarts("[a;!#6;!H0]").GetAtomWithIdx(0)
 _FLAGS = Chem.SanitizeFlags
@@ -85,7 +88,10 @@ def parse(smiles: str) -> tuple[Chem.Mol, frozenset[str]]:
         RefusedError: the string cannot be read, is empty, or is not one closed-shell fragment.
     """
     smiles = _plain(smiles)
-    molecule = Chem.MolFromSmiles(smiles)
+    try:
+        molecule = Chem.MolFromSmiles(smiles)
+    except RuntimeError:  # a broken invariant of RDKit, such as of dative bonds in odd places
+        molecule = None
     if molecule is None or molecule.GetNumAtoms() == 0:
         raise RefusedError(smiles, "RDKit cannot read it")
     stripped = set()
@@ -121,6 +127,8 @@ def _plain(smiles: str) -> str:
     smiles = smiles.strip()
     if not smiles.isprintable():
         raise RefusedError(smiles, "control character")  # RDKit would read up to a NUL and call it a molecule
+    if not smiles.isascii():
+        raise RefusedError(smiles, "character outside ASCII")  # it would drop one at an end
     if " " in smiles:
         raise RefusedError(smiles, "blank inside")
     if "." in smiles:
@@ -140,22 +148,26 @@ def flat_and_kekule(smiles: str) -> tuple[str, str]:
     >>> flat_and_kekule("C[C@H](O)c1ccccc1")
     ('CC(O)c1ccccc1', 'CC(O)C1=CC=CC=C1')
     """
-    text = _plain(smiles)
-    if "@" in text:
-        text = _CHIRAL.sub(r"\1", text)
-    if _UNUSUAL.search(text):
+    found = _flat_and_kekule(_plain(smiles))
+    if found is None:
         molecule, _ = parse(smiles)
-        return Chem.MolToSmiles(molecule), kekule_smiles(molecule)
-    if "/" in text or "\\" in text:
-        text = text.replace("/", "-").replace("\\", "-")
-    molecule = Chem.MolFromSmiles(text, sanitize=False)
+        found = Chem.MolToSmiles(molecule), kekule_smiles(molecule)
+    return found
+
+
+def _flat_and_kekule(text: str) -> tuple[str, str] | None:
+    """The fast way, or None for what `parse` has to judge."""
+    text = _CHIRAL.sub(r"\1", text) if "@" in text else text
+    if ("/" in text or "\\" in text) and not _MISPLACED.search(text):
+        text = _DIRECTION.sub("", text)
+    if _UNUSUAL.search(text) or (molecule := Chem.MolFromSmiles(text, sanitize=False)) is None:
+        return None
     try:
-        if molecule is None or molecule.GetNumAtoms() == 0 or Chem.SanitizeMol(molecule, _KEKULE):
-            raise RefusedError(smiles, "RDKit cannot read it")
-    except (Chem.MolSanitizeException, ValueError) as error:
-        raise RefusedError(smiles, "RDKit cannot read it") from error
-    if "[" in text and len(molecule.GetAtomsMatchingQuery(_RADICAL)):
-        raise RefusedError(smiles, "radical")
+        Chem.SanitizeMol(molecule, _KEKULE)
+    except (ValueError, RuntimeError):
+        return None
+    if molecule.GetNumAtoms() == 0 or ("[" in text and len(molecule.GetAtomsMatchingQuery(_RADICAL))):
+        return None
     kekule = Chem.MolToSmiles(molecule)
     Chem.SetAromaticity(molecule)
     for atom in molecule.GetAtomsMatchingQuery(_PYRROLIC):  # an aromatic nitrogen's hydrogen has to be written

@@ -159,7 +159,8 @@ def _split(text: str) -> list[str]:
         end = 0
         while match := _SYMBOL.match(text, end):
             end = match.end()
-        raise _rdkit.RefusedError(text, f"symbol {text[end : end + 8]!r}")
+        wrong = text[end : text.find("]", end) + 1] if text[end] == "[" else text[end]
+        raise _rdkit.RefusedError(text, f"symbol {wrong!r}")
     return symbols
 
 

@@ -109,11 +109,11 @@ def read(smiles: Sequence[str], alphabet: Alphabet) -> Read:
     It does not use the device, so that many processes can read at once. Tokens may be of another Kekulé form than
     `encode` gives, and whether the grammar has room for the string (`is_legal`) is left to the caller.
 
-    >>> found = read(["OCC", "C[Mg]C", "C1CC"], Alphabet.organic())
+    >>> found = read(["OCC", "C[Te]C", "C1CC"], Alphabet.organic())
     >>> found.smiles
-    ['CCO', 'C[Mg]C', None]
+    ['CCO', 'C[Te]C', None]
     >>> found.reasons
-    [None, 'element Mg', 'RDKit cannot read it']
+    [None, 'element Te', 'RDKit cannot read it']
     """
     assert alphabet.num_tokens < 256
     found = Read([], np.zeros((len(smiles), alphabet.length), np.uint8), [])

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -68,7 +68,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     print(f"{table.num_read:,} rows read in {name}: {used:,} used, as {len(fitted.smiles):,} {what}; "
           f"{len(set_aside):,} set aside")  # fmt: skip
     counts = Counter(reason for _, reason in set_aside)
-    _say_set_aside({why: [line for line, reason in set_aside if reason == why][:MAX_LINES] for why in counts}, counts)
+    say_reasons(counts, {why: [line for line, reason in set_aside if reason == why][:MAX_LINES] for why in counts})
     if len(fitted.sources) < len(sources):
         print("  nothing was transferred: the table is large enough to do without")
     print(fitted.calibration.summary())
@@ -133,12 +133,14 @@ def _refused_rows(
     return [(row.line, reasons[text]) for row, text in zip(others, canonical, strict=True) if text in reasons]
 
 
-def _say_set_aside(lines: dict[str, list[int]], counts: Counter[str]) -> None:
-    """Reasons with the first lines that they hold for."""
-    for reason, count in counts.most_common(MAX_REASONS):
-        more = "…" if count > len(lines[reason]) else ""
-        numbers = ", ".join(map(str, lines[reason]))
-        print(f"    {count:7,d}  {reason} (line{'s' if count > 1 else ''} {numbers}{more})")
+def say_reasons(counts: Mapping[str, int], lines: Mapping[str, list[int]] | None = None) -> None:
+    """Reasons why rows were set aside, the most frequent first, and the first lines that they hold for if known."""
+    for reason, count in Counter(counts).most_common(MAX_REASONS):
+        where = ""
+        if lines is not None:
+            more = "…" if count > len(lines[reason]) else ""
+            where = f" (line{'s' if count > 1 else ''} {', '.join(map(str, lines[reason]))}{more})"
+        print(f"    {count:7,d}  {reason}{where}")
     if len(counts) > MAX_REASONS:
         print(f"    and {len(counts) - MAX_REASONS:,} other reasons")
 
@@ -166,7 +168,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     unit = "" if model.unit == "1" else f" [{model.unit}]"
     missing = counts.total()
     print(f"{model.label}{unit}: {total - missing:,} of {total:,} rows predicted, {missing:,} not")
-    _say_set_aside(lines, counts)
+    say_reasons(counts, lines)
     for wanted, name in zip(COLUMNS, columns, strict=True):
         if wanted != name:
             print(f"  {source.name} has a column {wanted!r}: that of the predictions is {name!r}")

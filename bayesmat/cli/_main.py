@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bayesmat as bm
 
-from . import _fit, _library, _prior
+from . import _fit, _library, _prior, _screen
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     _fit.add_commands(commands)
     _library.add_commands(commands)
     _prior.add_commands(commands)
+    _screen.add_commands(commands)
     tables = commands.add_parser("data", help="the measured tables").add_subparsers(
         dest="what", required=True, metavar="list"
     )

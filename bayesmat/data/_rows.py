@@ -19,6 +19,9 @@ MAX_RECORD_LINES = 1000
 OPEN = "a quote is opened and never closed"
 STRAY = "characters behind a closing quote"  # read as they stand
 MAX_LINE = 1 << 20
+MAX_RECORD = 1 << 18
+"""Characters behind which no further line is joined to a record."""
+_ENDS = ("\n", "\r")
 LONG = f"a cell of more than {csv.field_size_limit():,} characters"
 
 
@@ -80,7 +83,12 @@ def read_smi(path: str | Path) -> Iterator[Row]:
 
 def readable(cell: str) -> str:
     r"""A cell with bytes that are not UTF-8 written as \xe9, so that it can be written to a file again."""
-    return cell if cell.isascii() else cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if cell.isascii():
+        return cell
+    try:
+        return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair, which no file but a program can give
+        return cell.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -88,8 +96,8 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with _open(path) as file:
             while line := file.readline(MAX_LINE):
-                if len(line) == MAX_LINE and not line.endswith("\n"):
-                    while (rest := file.readline(MAX_LINE)) and not rest.endswith("\n"):
+                if len(line) == MAX_LINE and not line.endswith(_ENDS):
+                    while (rest := file.readline(MAX_LINE)) and not rest.endswith(_ENDS):
                         pass
                 yield line
     except (OSError, EOFError, zlib.error) as error:
@@ -111,32 +119,37 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[s
     """
     ahead: deque[str] = deque()  # lines that were looked at for the end of a quoted field
     number = width = 0
-    while (line := _next(ahead, lines)) is not None:
-        taken = [line]
-        cells, problem = _split(line, delimiter)
-        while problem == OPEN and len(taken) < MAX_RECORD_LINES and (line := _next(ahead, lines)) is not None:
-            taken.append(line)
-            if '"' in line:
-                cells, problem = _split("".join(taken), delimiter)
+    while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
+        ahead.appendleft(line)
+        taken: list[str] = []
+        cells, problem = _split(_some(ahead, lines, taken), delimiter)
         if len(taken) > 1 and (problem or (width and len(cells) != width)):
             ahead.extendleft(reversed(taken[1:]))
             taken, problem = taken[:1], OPEN
         if problem:
-            cells = _split(taken[0].rstrip("\r\n"), delimiter, strict=False)[0]
+            cells = _split(iter([taken[0].rstrip("\r\n")]), delimiter, strict=False)[0]
             problem = "" if problem == STRAY else problem
         number += len(taken)
         width = width or len(cells)
         yield number, cells, problem
 
 
-def _next(ahead: deque[str], lines: Iterator[str]) -> str | None:
-    return ahead.popleft() if ahead else next(lines, None)
+def _some(ahead: deque[str], lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """The next lines, as far as one record may reach; `taken` gets those that were asked for."""
+    size = 0
+    while len(taken) < MAX_RECORD_LINES and size < MAX_RECORD:
+        line = ahead.popleft() if ahead else next(lines, None)
+        if line is None:
+            return
+        taken.append(line)
+        size += len(line)
+        yield line
 
 
-def _split(text: str, delimiter: str, strict: bool = True) -> tuple[list[str], str]:
-    """The cells of a record and "", or none and what is wrong."""
+def _split(lines: Iterator[str], delimiter: str, strict: bool = True) -> tuple[list[str], str]:
+    """The cells of the record that begins with the next line and "", or none and what is wrong."""
     try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict), []), ""
+        return next(csv.reader(lines, delimiter=delimiter, strict=strict), []), ""
     except csv.Error as error:
         return [], OPEN if "unexpected end" in str(error) else LONG if "limit" in str(error) else STRAY
 

@@ -43,14 +43,22 @@ from ._scoring import (
     plain_errors as plain_errors,
 )
 from ._screening import (
+    HISTOGRAM_EDGES as HISTOGRAM_EDGES,
     Counts as Counts,
     Drawn as Drawn,
     Encoded as Encoded,
     Files as Files,
     Listed as Listed,
+    Outlook as Outlook,
+    Screened as Screened,
     encode_library as encode_library,
+    enrichment_factor as enrichment_factor,
+    expected_hits as expected_hits,
+    rank as rank,
+    read_targets as read_targets,
     screen as screen,
     screen_to as screen_to,
+    write_picks as write_picks,
 )
 from ._settings import FILTER_NAMES as FILTER_NAMES
 from ._solve import (

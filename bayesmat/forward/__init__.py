@@ -19,6 +19,7 @@ from ._heads import (
     noisy_model as noisy_model,
     ridge_weights as ridge_weights,
 )
+from ._joint import joint_draws as joint_draws
 from ._models import (
     NoiseData as NoiseData,
     Sufficient as Sufficient,
@@ -26,7 +27,10 @@ from ._models import (
     log_marginal as log_marginal,
     noise_model as noise_model,
 )
-from ._predictive import Predictive as Predictive
+from ._predictive import (
+    Predictive as Predictive,
+    Summary as Summary,
+)
 from ._predictor import (
     Linear as Linear,
     LinearPredictor as LinearPredictor,

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array
-from ..nn import Features
+from ..nn import Features, Weights
+from . import _network
 
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product at prediction: the default on GPUs keeps ten bits, an error of kelvins."""
 
 
 class Basis(eqx.Module):
-    """Columns of a linear model: 1, descriptors, fingerprint, kernel at landmarks.
+    """Columns of a linear model: 1, descriptors, fingerprint, kernel at landmarks, what a network says.
 
     Empty arrays switch a part off. The kernel exp(−γ|z − l|²) between standardised descriptors and S landmarks is
     the Nyström approximation of a Gaussian process (Williams and Seeger 2001).
@@ -26,6 +27,7 @@ class Basis(eqx.Module):
         landmarks: `(s, d)` standardised descriptors of some training rows.
         landmark_mean: `(s,)` mean kernel value of the training rows.
         gamma: inverse squared length of the kernel.
+        network: of fingerprint and standardised descriptors, or None.
     """
 
     descriptor_mean: Array
@@ -34,6 +36,7 @@ class Basis(eqx.Module):
     landmarks: Array
     landmark_mean: Array
     gamma: float = eqx.field(static=True)
+    network: Weights | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -43,6 +46,7 @@ class Basis(eqx.Module):
             "descriptors": self.descriptor_mean.shape[0],
             "fingerprint": self.fingerprint_mean.shape[0],
             "landmarks": self.landmark_mean.shape[0],
+            "network": 0 if self.network is None else 1,
         }
 
     def __call__(self, features: Features) -> Array:
@@ -53,6 +57,8 @@ class Basis(eqx.Module):
             parts.append(features.fingerprint - self.fingerprint_mean)
         if self.landmark_mean.size:
             parts.append(self.kernel(z) - self.landmark_mean)
+        if self.network is not None:
+            parts.append(_network.says(self.network, features.fingerprint, z)[..., None])
         return jnp.concatenate(parts, axis=-1)
 
     def kernel(self, z: Array) -> Array:

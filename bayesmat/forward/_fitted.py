@@ -221,10 +221,12 @@ _value = eqx.filter_jit(lambda function, features, own: function(features) if ow
 def _describe(predictor: Predictor, familiar: Applicability, features: Features) -> tuple[Predictive | Array, ...]:
     p = predictor(features)
     usual = familiar(features, predictor.log_variance(features))
-    return p, p.mean(), p.sd(), p.quantile(0.05), p.quantile(0.95), usual
+    told = p.summary(_ENDS)
+    return p, told.mean, told.sd, told.quantiles[..., 0], told.quantiles[..., 1], usual
 
 
-_score = eqx.filter_jit(lambda p, y: (p.mean(), p.quantile(0.05), p.quantile(0.95), p.cdf(y), p.log_prob(y)))
+_ENDS = (0.05, 0.95)
+_score = eqx.filter_jit(lambda p, y: (p.mean(), p.quantiles(_ENDS), p.cdf(y), p.log_prob(y)))
 _featurize = jax.jit(jax.vmap(featurize, (0, None)), static_argnums=1)
 
 
@@ -261,9 +263,9 @@ def calibrate(predictive: Predictive, observed: np.ndarray, label: str, unit: st
         kind: "leave-one-out" or "held-out".
     """
     y = np.asarray(observed, np.float64)
-    mean, lower, upper, pit, log_density = (
-        np.asarray(v, np.float64) for v in _score(predictive, jnp.asarray(y, jnp.float32))
-    )
+    scored = _score(predictive, jnp.asarray(y, jnp.float32))
+    mean, ends, pit, log_density = (np.asarray(v, np.float64) for v in scored)
+    lower, upper = ends.T
     draws = np.asarray(predictive.loc)[..., None] + np.asarray(predictive.scale)[..., None] * _STRATA
     draws = draws.reshape(len(y), -1).T.astype(np.float64)
     crps = float(infer.crps(np.log(y) if predictive.log else y, draws).mean())

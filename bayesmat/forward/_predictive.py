@@ -7,20 +7,38 @@ and keep their order hundreds of standard deviations away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+from jax.scipy.special import log_ndtr, logsumexp, ndtr
 from jax.scipy.stats import norm
 
 from .._types import Array
+from ._quantiles import mixture_quantiles
 
 _NARROW = 0.03
 """Below this width in standard deviations an interval's probability is density times width (error 1e-4)."""
 _FAR = 1e6
 """Standard deviations beyond which distances are not told apart; their squares are still float32."""
-_ONE_SIGMA = 0.6826895
-_BISECTIONS = 32
+_SIGMA = (0.15865525, 0.84134475)
+"""Quantiles one standard deviation from the middle of a normal."""
+
+
+class Summary(NamedTuple):
+    """A predictive in a few numbers, in the unit of y.
+
+    Attributes:
+        mean: `(...)` see `Predictive.mean`.
+        sd: `(...)` see `Predictive.sd`.
+        quantiles: `(..., Q)`.
+    """
+
+    mean: Array
+    sd: Array
+    quantiles: Array
 
 
 class Predictive(eqx.Module):
@@ -54,30 +72,34 @@ class Predictive(eqx.Module):
 
         The standard deviation of a normal, and for heavier tails a width that one draw in the tail cannot decide.
         """
-        return 0.5 * (self.quantile(0.5 + _ONE_SIGMA / 2) - self.quantile(0.5 - _ONE_SIGMA / 2))
+        return self.summary(()).sd
 
     def median(self) -> Array:
         """The median, `(...)` in the unit of y."""
         return self.quantile(0.5)
 
     def quantile(self, q: Array | float) -> Array:
-        """The value below which a share `q` in (0, 1) of the probability lies; by bisection, so it has no gradient.
+        """The value below which a share `q` in (0, 1) of the probability lies, without a gradient.
 
-        `q` is broadcast against the batch shape; for several at once, map over them.
+        `q` is broadcast against the batch shape; for several at once use `quantiles`.
         """
-        q = jnp.broadcast_to(jnp.asarray(q, self.loc.dtype), jnp.broadcast_shapes(jnp.shape(q), self.loc.shape[:-1]))
-        ends = jax.lax.stop_gradient(self.loc + self.scale * ndtri(q)[..., None])  # of each component; the mixture's
-        low, high = ends.min(-1), ends.max(-1)  # lies between the least and the greatest
+        shape = jnp.broadcast_shapes(jnp.shape(q), self.loc.shape[:-1])
+        loc, scale = (jnp.broadcast_to(array, (*shape, array.shape[-1])) for array in (self.loc, self.scale))
+        return Predictive(loc, scale, self.log)._quantiles(jnp.broadcast_to(q, shape)[..., None])[..., 0]
 
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            below = self._cdf(middle) < q
-            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+    def quantiles(self, q: Array | Sequence[float]) -> Array:
+        """The values below which shares `q` `(Q,)` in (0, 1) lie, `(..., Q)`; faster together than one by one."""
+        return self._quantiles(jnp.broadcast_to(jnp.asarray(q), (*self.loc.shape[:-1], len(q))))
 
-        low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
-        value = jax.lax.stop_gradient(0.5 * (low + high))
-        return jnp.exp(value) if self.log else value
+    def summary(self, q: Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
+        """Mean, standard deviation and the quantiles `q`, found together.
+
+        >>> narrow = Predictive(jnp.zeros(2), jnp.ones(2), log=False)
+        >>> [round(float(x), 3) for x in narrow.summary().quantiles]
+        [-1.645, 0.0, 1.645]
+        """
+        found = self.quantiles((*_SIGMA, *q))
+        return Summary(self.mean(), 0.5 * (found[..., 1] - found[..., 0]), found[..., 2:])
 
     def cdf(self, y: Array | float) -> Array:
         """P(Y ≤ y), `(...)`; `y` in its unit, broadcast against the batch shape."""
@@ -120,6 +142,11 @@ class Predictive(eqx.Module):
         loc = jnp.take_along_axis(self.loc, component, -1)[..., 0]
         scale = jnp.take_along_axis(self.scale, component, -1)[..., 0]
         value = loc + scale * jax.random.normal(key_noise, batch, self.loc.dtype)
+        return jnp.exp(value) if self.log else value
+
+    def _quantiles(self, q: Array) -> Array:
+        """At `(..., Q)` shares, with the leading axes of the batch."""
+        value = mixture_quantiles(self.loc, self.scale, q.astype(self.loc.dtype))
         return jnp.exp(value) if self.log else value
 
     def _modelled(self, y: Array | float) -> Array:

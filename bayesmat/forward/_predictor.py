@@ -8,10 +8,12 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._types import Array, BayesmatError
 from ..chem import Alphabet
 from ..nn import Features, featurize
+from . import _network
 from ._basis import PRECISION, Basis
 from ._predictive import Predictive
 from ._process import Average, Process
@@ -37,8 +39,19 @@ class Linear(eqx.Module):
     weights: Array
 
     def __call__(self, features: Features) -> Array:
-        """Values `(..., K)`."""
-        return jnp.einsum("...d,kd->...k", self.basis(features), self.weights, precision=PRECISION)
+        """Values `(..., K)`: what `basis` times `weights` is, without writing the columns side by side."""
+        basis, product = self.basis, functools.partial(jnp.einsum, "...d,kd->...k", precision=PRECISION)
+        ends = np.cumsum([*basis.sizes.values()])[:-1].tolist()
+        intercept, of_descriptors, of_bins, of_landmarks, of_network = jnp.split(self.weights, ends, axis=1)
+        z = (features.descriptors - basis.descriptor_mean) / basis.descriptor_scale
+        value = intercept[:, 0] + product(z, of_descriptors)
+        if basis.fingerprint_mean.size:
+            value += product(features.fingerprint, of_bins) - product(basis.fingerprint_mean, of_bins)
+        if basis.landmark_mean.size:
+            value += product(basis.kernel(z) - basis.landmark_mean, of_landmarks)
+        if basis.network is not None:
+            value += _network.says(basis.network, features.fingerprint, z)[..., None] * of_network[:, 0]
+        return value
 
     def average(self) -> Linear:
         """The posterior mean as a model with K = 1, which is what other models transfer from."""
@@ -145,7 +158,7 @@ class LinearPredictor(Predictor):
 
     def log_variance(self, features: Features, transferred: Array | None = None) -> Array:
         """See `Predictor`."""
-        return jnp.log(jnp.maximum(self.linear(features).var(-1), 1e-30))
+        return _apart(self.linear(features))[2][..., 0]
 
     def average(self) -> Linear:
         """See `Predictor`."""
@@ -153,14 +166,19 @@ class LinearPredictor(Predictor):
 
     def at(self, loc: Array) -> Predictive:
         """The predictive around values `(..., K)` of the functions; its mean is theirs."""
-        mean = loc.mean(-1, keepdims=True)
-        apart = loc - mean
-        log_variance = jnp.log(jnp.maximum((apart**2).mean(-1, keepdims=True), 1e-30))
+        mean, apart, log_variance = _apart(loc)
         z = (log_variance - self.novelty_mean) / self.novelty_scale
         z = jnp.clip(z, -NOVELTY_LIMIT, NOVELTY_LIMIT)
         stretch = jnp.exp(self.noise_log_stretch + self.noise_slope * z) * self.noise_mixing
         apart = apart * stretch
         return Predictive(mean + apart - apart.mean(-1, keepdims=True), self.noise_scale * stretch, self.log)
+
+
+def _apart(loc: Array) -> tuple[Array, Array, Array]:
+    """The mean of values `(..., K)`, `(..., 1)`, their distances from it, and their log variance, `(..., 1)`."""
+    mean = loc.mean(-1, keepdims=True)
+    apart = loc - mean
+    return mean, apart, jnp.log(jnp.maximum((apart**2).mean(-1, keepdims=True), 1e-30))
 
 
 class ProcessPredictor(Predictor):

@@ -103,11 +103,44 @@ def _noisy_root(hyper: Hyper, data: ProcessData) -> Array:
     return jnp.linalg.cholesky(covariance(hyper, data.pairs) + (hyper.sigma**2 + JITTER) * jnp.eye(len(data.y)))
 
 
+@jax.custom_vjp
 def log_evidence(hyper: Hyper, data: ProcessData) -> Array:
-    """log N(y; 0, K + σ²)."""
+    """log N(y; 0, K + σ²), differentiated by `hyper` alone.
+
+    Its gradient by the covariance C is ½ (C⁻¹y yᵀC⁻¹ − C⁻¹), a third of what differentiating the Cholesky factor
+    would cost (Rasmussen and Williams 2006, equation 5.9).
+    """
     root = _noisy_root(hyper, data)
     half = solve_triangular(root, data.y, lower=True)
     return -0.5 * half @ half - jnp.log(jnp.diagonal(root)).sum() - 0.5 * len(data.y) * jnp.log(2 * jnp.pi)
+
+
+@jax.jit  # NumPyro also runs models outside compiled programs, to look at their sites
+def _with_gradient(hyper: Hyper, data: ProcessData) -> tuple[Array, Hyper]:
+    gram, squared = data.pairs
+    n, blocks = len(data.y), len(gram)
+    decay = jnp.exp(-0.5 * squared / hyper.length[:, None, None] ** 2)
+    total = 1.0 + jnp.einsum("b,bnm->nm", hyper.linear**2, gram) + jnp.einsum("b,bnm->nm", hyper.smooth**2, decay)
+    root = jnp.linalg.cholesky(total + (hyper.sigma**2 + JITTER) * jnp.eye(n))
+    inverse = cho_solve((root, True), jnp.eye(n))
+    weights = inverse @ data.y
+    log_det = 2 * jnp.log(jnp.diagonal(root)).sum()
+    by_total = 0.5 * (jnp.outer(weights, weights) - inverse)
+    # Products with flat matrices, as the reverse mode would go over them several times.
+    gradient = Hyper(
+        linear=2 * hyper.linear * (gram.reshape(blocks, -1) @ by_total.ravel()),
+        smooth=2 * hyper.smooth * (decay.reshape(blocks, -1) @ by_total.ravel()),
+        length=hyper.smooth**2 / hyper.length**3 * (decay * by_total * squared).sum((1, 2)),
+        sigma=2 * hyper.sigma * jnp.trace(by_total),
+    )
+    return -0.5 * (data.y @ weights + log_det + n * jnp.log(2 * jnp.pi)), gradient
+
+
+def _backward(gradient: Hyper, cotangent: Array) -> tuple[Hyper, None]:
+    return jax.tree.map(lambda part: cotangent * part, gradient), None
+
+
+log_evidence.defvjp(_with_gradient, _backward)
 
 
 class Posterior(NamedTuple):
@@ -238,6 +271,7 @@ class Average(eqx.Module):
         return p.center + p.width * mean.mean(-1, keepdims=True)
 
 
+@jax.jit
 def pairs(rows: list[Array]) -> Pairs:
     """Between all rows `(n, d)` of each block."""
     gram = jnp.stack([row @ row.T for row in rows])

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.stats
 from scipy.special import logsumexp
 from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 
 from .. import infer
 from .._types import Array
@@ -30,6 +31,9 @@ from ._process import (
 )
 
 NUM_HYPER, NUM_STRETCH = 16, 4
+MANY_ROWS = 500
+"""Below it one thread works on a matrix: several take longer to find each other than to do the work, and on a busy
+machine a hundred times as long."""
 MIN_SCALE = 0.1
 """Floor of a count's standard deviation, where one more group is 0.7; see `_design.MIN_DESCRIPTOR_SCALE`."""
 
@@ -58,8 +62,10 @@ class Candidate(NamedTuple):
     effective_draws: float
 
 
-OWN = ("descriptors", "physical")
+OWN = ("descriptors", "physical", "fingerprint")
 """Blocks that no other measurement went into."""
+MANY = 300
+"""From this many rows on the fingerprint is one of the blocks; fewer do not tell what an environment is worth."""
 
 
 TRANSFER = ("learned", "properties", "sources", "library")
@@ -74,6 +80,8 @@ def make_blocks(
     own: Sequence[str] = OWN,
 ) -> list[Block]:
     """The blocks of n training molecules: its own, and those of `transfer` that there are."""
+    if len(features.descriptors) < MANY and len(own) > 1:
+        own = [name for name in own if name != "fingerprint"]
     learned = [name for name in ("learned", "properties") if name in transfer]
     raw = {name: np.asarray(getattr(features, name), np.float64) for name in (*own, *learned)}
     if "sources" in transfer:
@@ -90,7 +98,9 @@ def _library_says(library: Stack, features: Features) -> Array:
 
 def _block(name: str, raw: np.ndarray) -> Block:
     center, spread = raw.mean(0), raw.std(0)
-    if name in OWN:
+    if name == "fingerprint":
+        spread = np.where(spread > 0, 1.0, 0.0)  # environments count alike, however rare
+    elif name in OWN:
         spread = np.maximum(spread, MIN_SCALE)
     flat = spread < 1e-6 * np.maximum(np.abs(center), 1.0)
     spread = np.where(flat, np.inf, spread)  # a feature that does not vary says nothing
@@ -120,7 +130,7 @@ def candidates(names: list[str]) -> dict[str, np.ndarray]:
 
 def compare(rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array) -> list[Candidate]:
     """Every candidate fitted to standardised y; float64."""
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), threadpool_limits(1 if len(y) < MANY_ROWS else None, "blas"):
         between = pairs([jnp.asarray(row, jnp.float64) for row in rows])
         found = []
         for index, (name, used) in enumerate(candidates(names).items()):
@@ -250,7 +260,7 @@ def to_process(
     names = [block.name for block in blocks]
     whole = stacked.hyper
     hyper = Hyper(whole.linear[:, kept], whole.smooth[:, kept], whole.length[:, kept], whole.sigma)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), threadpool_limits(1 if len(y) < MANY_ROWS else None, "blas"):
         between = pairs([jnp.asarray(np.asarray(block.rows), jnp.float64) for block in blocks])
         data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.ones(len(blocks)))
         exact = many_posteriors(Hyper(*(jnp.asarray(part, jnp.float64) for part in hyper)), data)

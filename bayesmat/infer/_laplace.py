@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from numpyro import handlers
 from numpyro.infer import init_to_median
-from numpyro.infer.util import initialize_model
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from scipy.special import gammaln, logsumexp
 
 from .._arviz import InferenceData, to_inference_data
@@ -91,22 +92,31 @@ def _program(model: Callable[..., Any], data: dict) -> _Program:
 
 
 def _compile(model: Callable[..., Any], data: dict) -> _Program:
-    # One key for all, or a fit would depend on which one came first.
-    info = initialize_model(jax.random.key(0), model, init_strategy=init_to_median(num_samples=15), dynamic_args=True,
-                            model_kwargs=data, validate_grad=False)  # fmt: skip
-    start, unravel = ravel_pytree(info.param_info.z)
-    if not 0 < start.size <= MAX_PARAMETERS:
-        raise BayesmatError(f"laplace takes 1 to {MAX_PARAMETERS} latent parameters, the model has {start.size}")
+    def at_medians(data: dict) -> dict[str, Array]:
+        # One key for all, or a fit would depend on which one came first.
+        seeded = handlers.seed(model, jax.random.key(0))
+        sites = handlers.trace(handlers.substitute(seeded, substitute_fn=init_to_median(num_samples=15)))
+        found = sites.get_trace(**data)
+        latent = {n: s["value"] for n, s in found.items() if s["type"] == "sample" and not s["is_observed"]}
+        return unconstrain_fn(model, (), data, latent)
+
+    # The model only ever runs inside compiled programs: outside, each of its operations would be compiled by itself.
+    shapes = jax.eval_shape(at_medians, data)
+    zeros, unravel = ravel_pytree(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    if not 0 < zeros.size <= MAX_PARAMETERS:
+        raise BayesmatError(f"laplace takes 1 to {MAX_PARAMETERS} latent parameters, the model has {zeros.size}")
 
     def potential(z: Array, data: dict) -> Array:
-        return info.potential_fn(**data)(unravel(z))
+        return potential_energy(model, (), data, unravel(z))
 
-    return _Program(
-        np.asarray(start),
-        jax.jit(jax.value_and_grad(potential)),
-        jax.jit(lambda rows, data: jax.lax.map(lambda row: potential(row, data), rows)),
-        jax.jit(lambda rows, data: jax.lax.map(lambda row: info.postprocess_fn(**data)(unravel(row)), rows)),
-    )
+    def constrain(z: Array, data: dict) -> dict[str, Array]:
+        return constrain_fn(model, (), data, unravel(z), return_deterministic=True)
+
+    def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(lambda rows, data: jax.lax.map(lambda row: function(row, data), rows))
+
+    start = jax.jit(lambda data: ravel_pytree(at_medians(data))[0])(data)
+    return _Program(np.asarray(start), jax.jit(jax.value_and_grad(potential)), mapped(potential), mapped(constrain))
 
 
 def _laplace(

@@ -159,12 +159,24 @@ def _huckel(atoms: Array, one: Array, two: Array) -> Array:
     return electrons % 4 == 2
 
 
-def _system(start: Array, neighbours: Array) -> Array:
-    """Rings (bits of a word) that are linked with those of `start`; `neighbours` has a word for each ring."""
-    place = jnp.arange(len(neighbours), dtype=jnp.uint32)
-    for _ in range(len(neighbours) - 1):
-        start = start | union(neighbours[:, None], ((start >> place) & 1) > 0)[0]
-    return start
+def _linked(neighbours: Array) -> Array:
+    """For each ring a word of the rings that hang together with it, itself included, `(n,)` uint32.
+
+    Paths double with every step.
+    """
+    num = len(neighbours)
+    place = jnp.arange(num, dtype=jnp.uint32)
+    linked = neighbours | (jnp.uint32(1) << place)
+    for _ in range((num - 1).bit_length()):
+        reached = ((linked[:, None] >> place) & 1) > 0
+        linked = jax.lax.reduce(jnp.where(reached, linked, 0), jnp.uint32(0), jax.lax.bitwise_or, (1,))
+    return linked
+
+
+def _system(start: Array, linked: Array) -> Array:
+    """Rings (bits of a word) that hang together with those of `start`; see `_linked`."""
+    place = jnp.arange(len(linked), dtype=jnp.uint32)
+    return union(linked[:, None], ((start >> place) & 1) > 0)[0]
 
 
 def _neighbours(bonds: Array) -> Array:
@@ -208,11 +220,12 @@ def _fused(bonds: Array, atoms: Array, done: Array, one: Array, two: Array) -> t
         one, two: `(words,)` uint32, atoms that give one electron and two.
     """
     neighbours, words = _neighbours(bonds), bonds.shape[1]
-    undecided = _system(_open(bonds, done), neighbours)
+    undecided = _system(_open(bonds, done), _linked(neighbours))
     tried = ((undecided >> jnp.arange(len(bonds), dtype=jnp.uint32)) & 1 > 0) & (neighbours > 0)
     picked = pick(tried, jnp.concatenate([bonds, atoms], -1), MAX_UNDECIDED)
     bonds, atoms = picked[:, :words], picked[:, words:]
     neighbours = _neighbours(bonds)
+    linked = _linked(neighbours)
     in_one, _, in_three = _in_subsets(atoms)
     bond_one, bond_two, _ = _in_subsets(bonds)
     once = bond_one & ~bond_two
@@ -221,7 +234,7 @@ def _fused(bonds: Array, atoms: Array, done: Array, one: Array, two: Array) -> t
     number = jax.lax.population_count(label)
     found = jnp.zeros(words, jnp.uint32)
     for size in range(2, MAX_SET + 1):
-        active = _system(_open(bonds, done | found), neighbours)
+        active = _system(_open(bonds, done | found), linked)
         found = found | union(once, aromatic & (number == size) & ((label & ~active) == 0))
     return found, tried.sum() <= MAX_UNDECIDED
 

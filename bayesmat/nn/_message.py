@@ -11,6 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._types import Array, BayesmatError
 from ..chem import Alphabet, Graph
@@ -279,9 +280,8 @@ class MessageNetwork(eqx.Module):
 
     @staticmethod
     def skeleton(given: int, tasks: int, rounds: int) -> MessageNetwork:
-        """A network of the smallest size, for the structure of its leaves."""
-        zeros = jnp.zeros((2, given))
-        return MessageNetwork.init(jax.random.key(0), zeros, tasks, width=1, rounds=rounds, pooled=1, features=1)
+        """A network of the smallest size without numbers, for the structure of its leaves."""
+        return _shapes(given, tasks, width=1, rounds=rounds, pooled=1, features=1)
 
     def check(self, given: int, tasks: int) -> None:
         """Whether stored arrays fit together.
@@ -291,10 +291,13 @@ class MessageNetwork(eqx.Module):
         """
         width, pooled = self.readout.weight.shape
         features = self.tasks.weight.shape[0]
-        like = jax.eval_shape(
-            lambda: MessageNetwork.init(jax.random.key(0), jnp.zeros((2, given)), tasks, width=width,
-                                        rounds=len(self.layers), pooled=pooled, features=features)
-        )  # fmt: skip
+        like = _shapes(given, tasks, width=width, rounds=len(self.layers), pooled=pooled, features=features)
         for found, expected in zip(jax.tree.leaves(self), jax.tree.leaves(like), strict=True):
-            if found.shape != expected.shape or not bool(jnp.isfinite(found).all()):
+            if found.shape != expected.shape or not np.isfinite(np.asarray(found)).all():
                 raise BayesmatError(f"a network's array of shape {found.shape} should be finite {expected.shape}")
+
+
+def _shapes(given: int, tasks: int, **sizes: int) -> MessageNetwork:
+    """A network whose leaves are shapes; nothing is compiled for it, as the key and the features are arguments."""
+    like = (jax.random.key(0), jax.ShapeDtypeStruct((2, given), jnp.float32))
+    return jax.eval_shape(lambda key, given: MessageNetwork.init(key, given, tasks, **sizes), *like)

@@ -25,4 +25,8 @@ from ._sampler import (
     sampler_panels as sampler_panels,
     sampler_paths as sampler_paths,
 )
+from ._screening import (
+    screening as screening,
+    screening_panels as screening_panels,
+)
 from ._transfer import transfer_matrix as transfer_matrix

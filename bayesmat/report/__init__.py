@@ -1,4 +1,4 @@
-"""Self-contained HTML pages, about a design run and about a fitted property, for people who did not make them."""
+"""Self-contained HTML pages about a design run, a fitted property, a screening; for people who did not make them."""
 
 from ._forward import (
     calibration_to_html as calibration_to_html,
@@ -7,4 +7,8 @@ from ._forward import (
 from ._page import (
     to_html as to_html,
     write as write,
+)
+from ._screening import (
+    screening_to_html as screening_to_html,
+    write_screening as write_screening,
 )

@@ -83,12 +83,13 @@ def prepare(target: Target) -> Case:
 
 
 def mixture(y: np.ndarray, loc: np.ndarray, scale: np.ndarray, log: bool = False) -> Predicted:
-    """Mixtures of K normals `(m, K)`, of log y if so; the mean is then the geometric one."""
-    value = np.log(y) if log else y
+    """Mixtures of K normals `(m, K)`, of log y if so; the mean is then the geometric one, and y below 0 impossible."""
+    possible = (y > 0) | (not log)
+    value = np.log(np.where(possible, y, 1.0)) if log else y
     z = (value[:, None] - loc) / scale
     density = logsumexp(norm.logpdf(z) - np.log(scale), axis=1) - np.log(loc.shape[1]) - (value if log else 0.0)
-    mean = loc.mean(1)
-    return Predicted(np.exp(mean) if log else mean, norm.cdf(z).mean(1), density)
+    mean, below = loc.mean(1), np.where(possible, norm.cdf(z).mean(1), 0.0)
+    return Predicted(np.exp(mean) if log else mean, below, np.where(possible, density, -np.inf))
 
 
 def predict_mean(case: Case, train: np.ndarray, seed: int) -> Predict:

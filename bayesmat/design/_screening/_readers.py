@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
-import select
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,8 +21,10 @@ from ... import chem
 from ..._types import BayesmatError
 from ._encode import encode_batch
 
-TIMEOUT = 60.0
-"""Seconds for a batch, which takes half a second; a part of a batch that did not end in time gets a tenth."""
+TIMEOUT, PART_TIMEOUT = 60.0, 6.0
+"""Seconds for a batch, which takes half a second, and for a part of one that did not end in time or crashed."""
+_MAX_MESSAGE = 1 << 30
+"""Bytes; what claims to be longer is no message."""
 CRASHED = "the reader crashed on it"
 STALLED = "took too long to read"
 
@@ -42,7 +45,9 @@ class Readers:
         self._alphabet, self._num = alphabet, num
         self._command = command or [sys.executable, "-c", f"from {__name__} import serve; serve()"]
         self._free: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._workers: set[_Worker] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._over = False
 
     def __enter__(self) -> Readers:
         if self._num:
@@ -53,10 +58,12 @@ class Readers:
 
     def __exit__(self, *raised: object) -> None:
         if self._threads is not None:
+            self._over = True
+            for worker in tuple(self._workers):
+                worker.kill()  # what it works on is not wanted any more
             self._threads.shutdown(cancel_futures=True)
-            for _ in range(self._num):
-                if (worker := self._free.get()) is not None:
-                    worker.stop()
+            for worker in tuple(self._workers):
+                self._stop(worker)
 
     def read(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The encoded batches in order; a few are read ahead."""
@@ -77,60 +84,83 @@ class Readers:
         try:
             parts = []
             todo = [(batch, TIMEOUT)]
-            while todo:
+            while todo and not self._over:
                 part, limit = todo.pop()
-                worker = worker or _Worker(self._command, self._alphabet)
+                worker = worker or self._start()
                 made, why = worker.ask(part, limit)
                 if made is not None:
                     parts.append(made)
                     continue
-                worker.stop()
+                self._stop(worker)
                 worker = None
                 if len(part) > 1:
                     half = len(part) // 2
-                    todo += [(part.slice(half), TIMEOUT / 10), (part.slice(0, half), TIMEOUT / 10)]
+                    todo += [(part.slice(half), PART_TIMEOUT), (part.slice(0, half), PART_TIMEOUT)]
                 else:
                     place = part.schema.get_field_index("reason")
                     told = part.set_column(place, part.schema.field("reason"), pa.array([why], pa.string()))
                     parts.append(encode_batch(told, self._alphabet))
-            return pa.concat_batches(parts)
+            return pa.concat_batches(parts) if parts else batch
         finally:
             self._free.put(worker)
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._command)
+        self._workers.add(worker)
+        if self._over:
+            worker.kill()
+        elif worker.call(json.dumps(self._alphabet.to_card()).encode(), 10 * TIMEOUT) != b"ready" and not self._over:
+            raise BayesmatError("the processes that read structures do not start; use workers=0")
+        return worker
+
+    def _stop(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        worker.close()
 
 
 class _Worker:
     """One process."""
 
-    def __init__(self, command: list[str], alphabet: chem.Alphabet):
+    def __init__(self, command: list[str]):
         # What a reader computes needs no device, and one of many threads would only be in the way of the others.
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        pipe = subprocess.PIPE
+        # In a session of its own Ctrl-C does not reach it, and so is not taken for a crash.
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
-        self._started = False
-        _send(self._in, json.dumps(alphabet.to_card()).encode())
 
     def ask(self, batch: pa.RecordBatch, limit: float) -> tuple[pa.RecordBatch | None, str]:
         """The encoded batch, or None and what happened."""
-        try:
-            if not self._started:
-                if _receive(self._out, time.monotonic() + 10 * TIMEOUT) != b"ready":
-                    raise BayesmatError("the processes that read structures do not start; use workers=0")
-                self._started = True
-            _send(self._in, _packed(batch))
-            answer = _receive(self._out, time.monotonic() + limit)
-        except TimeoutError:
-            return None, STALLED
-        except OSError:
-            answer = None
-        return (None, CRASHED) if answer is None else (_unpacked(answer), "")
+        start = time.monotonic()
+        answer = self.call(_packed(batch), limit)
+        if answer is None:
+            return None, STALLED if time.monotonic() - start >= limit else CRASHED
+        return _unpacked(answer), ""
 
-    def stop(self) -> None:
-        """End the process."""
+    def call(self, message: bytes | memoryview, limit: float) -> bytes | None:
+        """What it answers; None if it ends before, which it must after `limit` seconds."""
+        watch = threading.Timer(limit, self.kill)
+        watch.start()
+        try:
+            _send(self._in, message)
+            return _receive(self._out)
+        except OSError:
+            return None
+        finally:
+            watch.cancel()
+
+    def kill(self) -> None:
+        """End the process, from any thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process and what belongs to it."""
         self._process.kill()
         self._process.wait()
-        self._in.close()
-        self._out.close()
+        for pipe in (self._in, self._out):
+            with contextlib.suppress(OSError):  # of what was not sent
+                pipe.close()
 
 
 def serve() -> None:
@@ -141,9 +171,11 @@ def serve() -> None:
     if card is None:
         return
     alphabet = chem.Alphabet.from_card(json.loads(card))
-    _send(sink, b"ready")
-    while (message := _receive(source)) is not None:
-        _send(sink, _packed(encode_batch(_unpacked(message), alphabet)))
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        _send(sink, b"ready")
+        while (message := _receive(source)) is not None:
+            _send(sink, _packed(encode_batch(_unpacked(message), alphabet)))
+    os._exit(0)  # without the end of libraries that were only imported
 
 
 def _packed(batch: pa.RecordBatch) -> memoryview:
@@ -164,24 +196,11 @@ def _send(file: IO[bytes], message: bytes | memoryview) -> None:
     file.flush()
 
 
-def _receive(file: IO[bytes], deadline: float | None = None) -> bytes | None:
-    """A message, or None where the other side has gone.
-
-    Raises:
-        TimeoutError: the deadline passed.
-    """
-    header = _exactly(file, 8, deadline)
-    return None if header is None else _exactly(file, int.from_bytes(header, "little"), deadline)
-
-
-def _exactly(file: IO[bytes], size: int, deadline: float | None) -> bytes | None:
-    parts, left = [], size
-    while left:
-        if deadline is not None and not select.select([file], [], [], max(deadline - time.monotonic(), 0))[0]:
-            raise TimeoutError
-        part = os.read(file.fileno(), min(left, 1 << 20))
-        if not part:
-            return None
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
+def _receive(file: IO[bytes]) -> bytes | None:
+    """A message, or None where the other side has gone."""
+    header = file.read(8)
+    size = int.from_bytes(header, "little")
+    if len(header) < 8 or size > _MAX_MESSAGE:
+        return None
+    message = file.read(size)
+    return message if len(message) == size else None

@@ -38,9 +38,7 @@ def score_batch(batch: pa.RecordBatch, scorer: Scorer, schema: pa.Schema) -> pa.
     scored = np.zeros(len(batch), bool)
     reasons = batch.column("reason")
     if len(usable):
-        sound = np.isfinite(found["p_hit"]) & np.isfinite(found["applicability"])
-        for name in scorer.fits:
-            sound &= np.isfinite(found[f"{name}_mean"]) & np.isfinite(found[f"{name}_sd"])
+        sound = np.logical_and.reduce([np.isfinite(found[name]) for name in found if name in schema.names])
         scored[usable] = sound & found["fits"]
         if not scored[usable].all():
             why = reasons.to_pylist()

@@ -73,7 +73,7 @@ class Scorer:
             return {}
         found = [jax.tree.map(lambda leaf: np.asarray(leaf)[:m], outcome) for m, outcome in parts]  # noqa: B023
         legal, each, p_hit = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
-        columns = {"fits": legal, "p_hit": np.clip(p_hit, 0, 1)}
+        columns = {"fits": legal, "p_hit": p_hit}
         for name, values in zip(self.fits, each, strict=True):
             columns |= {f"{name}_{field}": value for field, value in zip(FIELDS, values, strict=True)}
         columns["applicability"] = np.minimum.reduce([columns[f"{name}_applicability"] for name in self.fits])
@@ -84,7 +84,7 @@ class Scorer:
 def _score(models: tuple[Model, ...], limits: tuple[Array | None, ...], tokens: Array, alphabet: chem.Alphabet):
     tokens = tokens.astype(jnp.int32)
     features = models[0].predictor.features(tokens)
-    each, log_hit = [], jnp.zeros(len(tokens))
+    each, log_hit = [], jnp.zeros(len(tokens))  # probabilities are sums of rounded numbers, at times a little over 1
     for (predictor, familiar), limit in zip(models, limits, strict=True):
         predictive = predictor(features)
         found = predictive.summary((0.05, 0.5, 0.95))
@@ -94,5 +94,5 @@ def _score(models: tuple[Model, ...], limits: tuple[Array | None, ...], tokens: 
             log_hit = log_hit + log_p
         usual = familiar(features, predictor.log_variance(features))
         quantiles = [found.quantiles[:, index] for index in range(3)]
-        each.append((found.mean, found.sd, *quantiles, jnp.exp(log_p), usual))
-    return chem.is_legal(tokens, alphabet), each, jnp.exp(log_hit)
+        each.append((found.mean, found.sd, *quantiles, jnp.minimum(jnp.exp(log_p), 1), usual))
+    return chem.is_legal(tokens, alphabet), each, jnp.minimum(jnp.exp(log_hit), 1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-MAX_ROWS = 1 << 40
+from ..._types import BayesmatError
+
 _IN_MEMORY = 1 << 24
 """Slots that are kept in memory (256 MiB); a larger table is a file that the system pages in and out."""
 _CHECK = np.uint64(24)
@@ -32,7 +34,10 @@ class Seen:
 
     Args:
         folder: for a table too large for memory; the file there has no name and vanishes with the process.
-        slots: to begin with.
+        slots: to begin with, a power of two.
+
+    Raises:
+        BayesmatError: when it grows, if the disk has no room for it.
     """
 
     def __init__(self, folder: Path | None = None, slots: int = 1 << 14):
@@ -65,9 +70,17 @@ class Seen:
             return np.zeros(slots, np.uint64), np.zeros(slots, np.uint64)
         arrays = []
         for _ in range(2):
-            with tempfile.TemporaryFile(dir=self._folder) as file:
-                file.truncate(8 * slots)  # a file of holes, read as zeros
-                arrays.append(np.memmap(file, np.uint64, "r+", shape=(slots,)))
+            try:
+                with tempfile.TemporaryFile(dir=self._folder) as file:
+                    file.truncate(8 * slots)  # read as zeros
+                    if hasattr(os, "posix_fallocate"):  # a disk that is full when a hole is written to ends the process
+                        os.posix_fallocate(file.fileno(), 0, 8 * slots)
+                    arrays.append(np.memmap(file, np.uint64, "r+", shape=(slots,)))
+            except OSError as error:
+                where = self._folder or tempfile.gettempdir()
+                raise BayesmatError(
+                    f"{where}: no room for {16 * slots:,} bytes of what was met so far ({error.strerror})"
+                ) from error
         return arrays[0], arrays[1]
 
     def _grow(self, wanted: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,8 @@ from ..._types import BayesmatError, replacing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_HALF = re.compile(r"\.[a-z0-9_]{8}\.(parquet|json)")
+"""What `replacing` leaves behind when it is killed."""
 
 
 @dataclass(frozen=True)
@@ -89,22 +91,25 @@ class Shards:
         manifest = self.folder / MANIFEST
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(".*"):
-                left.unlink()  # halves of files of a run that was killed
+            held = list(self.folder.iterdir())
         except OSError as error:
             raise BayesmatError(f"{self.folder}: nothing can be written there ({error.strerror})") from error
-        if manifest.exists():
+        halves = [path for path in held if _HALF.fullmatch(path.name)]
+        others = set(held) - {*halves, manifest}
+        if manifest in held and (others or resume):
             self._card = read_manifest(self.folder, kind)
             if not resume:
                 raise BayesmatError(f"{self.folder} holds results; go on with --resume, or name another folder")
             if self._card["plan"] != plan:
                 different = _different(self._card["plan"], plan)
                 raise BayesmatError(f"{self.folder} holds results of another run: {different}; name another folder")
-        elif any(self.folder.iterdir()):
+        elif others:
             raise BayesmatError(f"{self.folder} is not empty and holds no results; name another folder")
         else:
             self._card = {"format": FORMAT, "kind": kind, "complete": False, "plan": plan, "shards": []}
             self._write_manifest()
+        for path in halves:
+            path.unlink(missing_ok=True)
 
     @property
     def complete(self) -> bool:
@@ -114,7 +119,7 @@ class Shards:
     @property
     def counts(self) -> Counts:
         """Of all shards."""
-        return sum((_counts(shard) for shard in self._card["shards"]), Counts())
+        return card_counts(self._card)
 
     def paths(self) -> list[Path]:
         """The complete shards in order."""
@@ -134,16 +139,17 @@ class Shards:
 
     def listed(self, name: str, counts: Counts) -> None:
         """Enter a complete file into the manifest."""
-        entry = {"name": name, "rows": counts.rows, "scored": counts.scored, "duplicates": counts.duplicates}
-        self._card["shards"].append(entry | {"reasons": dict(counts.reasons)})
+        size = (self.folder / name).stat().st_size
+        entry = {"name": name, "bytes": size, "rows": counts.rows, "scored": counts.scored}
+        entry |= {"duplicates": counts.duplicates, "reasons": dict(counts.reasons)}
+        self._card["shards"].append(entry)
         self._write_manifest()
 
     def finish(self) -> None:
         """Say that these are all rows, after a check."""
         self.counts.check()
         self._card["complete"] = True
-        with writing(self.folder):
-            self._write_manifest()
+        self._write_manifest()
 
     def _write_manifest(self) -> None:
         with writing(self.folder), replacing(self.folder / MANIFEST) as partial:
@@ -154,19 +160,25 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest of results.
 
     Raises:
-        BayesmatError: there is none, it is damaged, of another kind or version, or a file that it lists is missing.
+        BayesmatError: there is none, it is damaged, of another kind or version, or a file that it lists is missing or
+            was cut short.
     """
     try:
         card = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        sound = card["format"] == FORMAT and card["kind"] == kind and "plan" in card and "complete" in card
-        sound = sound and all(_counts(shard) is not None for shard in card["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BayesmatError(f"{folder} holds no {kind} library, or a damaged one ({error})") from error
-    if not sound:
+        found = [card["kind"], card["format"]]
+        shards = {str(shard["name"]): int(shard["bytes"]) for shard in card["shards"]}
+        sound = card_counts(card).rows >= 0 and isinstance(card["complete"], bool) and isinstance(card["plan"], dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BayesmatError(f"{folder} holds no {kind} library, or its manifest is damaged ({error})") from error
+    if not sound or found != [kind, FORMAT]:
         raise BayesmatError(f"{folder}: its manifest is of another kind or version than '{kind}', {FORMAT}")
-    for shard in card["shards"]:
-        if Path(shard["name"]).name != shard["name"] or not (folder / shard["name"]).is_file():
-            raise BayesmatError(f"{folder}: {shard['name']} is missing; screen again into another folder")
+    for name, size in shards.items():
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            raise BayesmatError(f"{folder}: {name} is missing; screen again into another folder")
+        if path.stat().st_size != size:
+            raise BayesmatError(f"{path}: damaged, it has not the {size:,} bytes of the manifest; screen again "
+                                "into another folder")  # fmt: skip
     return card
 
 
@@ -197,6 +209,11 @@ def writing(folder: Path) -> Iterator[None]:
         raise BayesmatError(f"{folder}: {what}; what is complete is kept: go on with --resume") from error
 
 
+def card_counts(card: dict[str, Any]) -> Counts:
+    """Of all shards of a manifest."""
+    return sum((_counts(shard) for shard in card["shards"]), Counts())
+
+
 def _counts(shard: dict[str, Any]) -> Counts:
     return Counts(int(shard["rows"]), int(shard["scored"]), int(shard["duplicates"]), dict(shard["reasons"]))
 
@@ -205,8 +222,3 @@ def _different(old: Any, new: Any) -> str:
     """Which entries of two plans differ, in words."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return ", ".join(f"other {name.replace('_', ' ')}" for name in names)
-
-
-def finite(value: float) -> float | None:
-    """A number as JSON has it."""
-    return value if math.isfinite(value) else None

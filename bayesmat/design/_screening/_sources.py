@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import pyarrow as pa
@@ -91,15 +93,21 @@ class Listed(Source):
     Args:
         smiles: the structures.
         names: of each, or None.
+
+    Raises:
+        BayesmatError: there are more or fewer names than structures.
     """
 
     def __init__(self, smiles: Sequence[str], names: Sequence[str] | None = None):
         self.smiles = [str(text) for text in smiles]
-        self.names = names
+        self.names = None if names is None else [str(name) for name in names]
+        if self.names is not None and len(self.names) != len(self.smiles):
+            raise BayesmatError(f"{len(self.names):,} names of {len(self.smiles):,} structures")
 
     def identity(self) -> Any:
         """See `Source`."""
-        return ["list", len(self.smiles), zlib.crc32("\n".join(self.smiles).encode("utf-8", "surrogatepass"))]
+        parts = ["\n".join(texts).encode("utf-8", "surrogatepass") for texts in (self.smiles, self.names or [])]
+        return ["list", len(self.smiles), *map(zlib.crc32, parts)]
 
     def estimate(self) -> int:
         """See `Source`."""
@@ -108,7 +116,7 @@ class Listed(Source):
     def rows(self) -> Iterator[tuple[str | None, int, str | None, str, str]]:
         """See `Source`."""
         for index, text in enumerate(self.smiles):
-            yield None, index + 1, str(self.names[index]) if self.names else None, text, ""
+            yield None, index + 1, None if self.names is None else self.names[index], text, ""
 
 
 class Drawn(Source):
@@ -127,7 +135,10 @@ class Drawn(Source):
 
     def identity(self) -> Any:
         """See `Source`."""
-        return ["prior", type(self.prior).__name__, self.num, self.seed]
+        digest = zlib.crc32(json.dumps(self.prior.alphabet.to_card()).encode())
+        for leaf in jax.tree.leaves(self.prior):
+            digest = zlib.crc32(np.asarray(leaf).tobytes(), digest)
+        return ["prior", type(self.prior).__name__, digest, self.num, self.seed]
 
     def estimate(self) -> int:
         """See `Source`."""
@@ -135,12 +146,14 @@ class Drawn(Source):
 
     def rows(self) -> Iterator[tuple[str | None, int, str | None, str, str]]:
         """See `Source`."""
-        size = 4096
-        draw = jax.jit(lambda key: self.prior.sample(key, (size,)))
-        for start in range(0, self.num, size):
-            tokens = np.asarray(draw(jax.random.fold_in(jax.random.key(self.seed), start // size)))
+        for start in range(0, self.num, _DRAWS):
+            tokens = np.asarray(_draw(self.prior, jax.random.fold_in(jax.random.key(self.seed), start // _DRAWS)))
             for index, text in enumerate(self.prior.to_text(tokens)[: self.num - start], start + 1):
                 yield None, index, None, text, ""
+
+
+_DRAWS = 4096
+_draw = eqx.filter_jit(lambda prior, key: prior.sample(key, (_DRAWS,)))
 
 
 class Files(Source):
@@ -153,15 +166,23 @@ class Files(Source):
         name: header of a column that is carried along as the rows' names.
 
     Raises:
-        BayesmatError: a path does not exist or has another ending, or a folder has no such file.
+        BayesmatError: a path does not exist or has another ending, a folder has no such file, or a table cannot be
+            read or lacks a column.
     """
 
     def __init__(self, paths: Sequence[str | Path], smiles: str | None = None, name: str | None = None):
         self.paths = [path for given in paths for path in _expanded(Path(given))]
         self.smiles, self.name = smiles, name
-        for path in self.paths:
-            if smiles is None and _kind(path, smiles) != "smi":
+        for path in self.paths:  # better now than behind a million rows
+            kind = _kind(path, smiles)
+            if str(path) == "-" or kind == "smi":
+                continue
+            if smiles is None:
                 raise BayesmatError(f"{path}: say which column has the structures; its columns are {_columns(path)}")
+            if kind == "parquet":
+                _parquet_with(path, smiles, name)
+            else:
+                _table(path, smiles, name)
 
     def identity(self) -> Any:
         """See `Source`."""
@@ -185,8 +206,7 @@ class Files(Source):
                 for row in data.read_smi(path):
                     yield path.name, row.line, row.cells[1], row.text, row.reason
                 continue
-            header, rows = data.read_rows(path, str(self.smiles))
-            place = None if self.name is None else _place(path, [cell.strip() for cell in header], self.name)
+            place, rows = _table(path, str(self.smiles), self.name)
             for row in rows:
                 yield path.name, row.line, None if place is None else row.cells[place], row.text, row.reason
 
@@ -194,13 +214,16 @@ class Files(Source):
 def _expanded(path: Path) -> list[Path]:
     if str(path) == "-":
         return [path]
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if _ending(file) in _ENDINGS and not file.name.startswith("."))
-        if not found:
+    try:
+        if path.is_dir():
+            names = [file for file in path.iterdir() if not file.name.startswith(".") and file.is_file()]
+            if found := sorted(file for file in names if _ending(file) in _ENDINGS):
+                return found
             raise BayesmatError(f"{path}: no library in this folder; allowed are files in {', '.join(_ENDINGS)} (.gz)")
-        return found
-    if not path.exists():
-        raise BayesmatError(f"{path}: there is no such file or folder")
+        if not path.exists():
+            raise BayesmatError(f"{path}: there is no such file or folder")
+    except OSError as error:
+        raise BayesmatError(f"{path}: cannot be read ({error.strerror})") from error
     if _ending(path) not in _ENDINGS:
         raise BayesmatError(f"{path}: not a library; allowed are files in {', '.join(_ENDINGS)} (.gz) and folders")
     return [path]
@@ -227,6 +250,12 @@ def _columns(path: Path) -> str:
     return ""
 
 
+def _table(path: Path, smiles: str, name: str | None) -> tuple[int | None, Iterator[data.Row]]:
+    """Where the names are, and the rows."""
+    header, rows = data.read_rows(path, smiles)
+    return None if name is None else _place(path, [cell.strip() for cell in header], name), rows
+
+
 def _place(path: Path, names: Sequence[str], column: str) -> int:
     if names.count(column) != 1:
         times = "no column" if column not in names else "more than one column"
@@ -241,7 +270,8 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise BayesmatError(f"{path}: cannot be read as Parquet ({error})") from error
 
 
-def _parquet_rows(path: Path, smiles: str, name: str | None) -> Iterator[tuple[str | None, int, str | None, str, str]]:
+def _parquet_with(path: Path, smiles: str, name: str | None) -> tuple[pq.ParquetFile, list[str]]:
+    """The file, and the columns that are read of it."""
     file = _parquet(path)
     schema = file.schema_arrow
     wanted = [smiles] if name is None else [smiles, name]
@@ -251,16 +281,31 @@ def _parquet_rows(path: Path, smiles: str, name: str | None) -> Iterator[tuple[s
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise BayesmatError(f"{path}: column {smiles!r} has the type {kind}; structures are text")
+    return file, wanted
+
+
+def _parquet_rows(path: Path, smiles: str, name: str | None) -> Iterator[tuple[str | None, int, str | None, str, str]]:
+    file, wanted = _parquet_with(path, smiles, name)
     line = 0
     try:
         for batch in file.iter_batches(batch_size=4 * BATCH, columns=wanted):
-            texts = batch.column(smiles).to_pylist()
-            names = batch.column(name).to_pylist() if name is not None else [None] * len(texts)
+            texts = _values(batch.column(smiles))
+            names = [None] * len(texts) if name is None else _values(batch.column(name))
             for text, label in zip(texts, names, strict=True):
                 line += 1
-                yield path.name, line, None if label is None else str(label), text or "", ""
+                reason = "not UTF-8 text" if text and data.readable(text) != text else ""
+                yield path.name, line, None if label is None else str(label), text or "", reason
     except (OSError, pa.ArrowException) as error:
         raise BayesmatError(f"{path}: cannot be read as Parquet behind row {line:,} ({error})") from error
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:  # a Parquet file does not prove that its text is UTF-8
+        texts = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        found = [text.as_buffer() for text in texts]
+        return [None if text is None else text.to_pybytes().decode("utf-8", "surrogateescape") for text in found]
 
 
 def _estimate(path: Path) -> int:
@@ -272,10 +317,12 @@ def _estimate(path: Path) -> int:
             head = file.read(_SAMPLE)
     except OSError as error:
         raise BayesmatError(f"{path}: cannot be read ({error.strerror})") from error
-    text = head
+    text, used = head, len(head)
     if path.suffix.lower() == ".gz":
+        packed = zlib.decompressobj(wbits=31)
         try:
-            text = zlib.decompressobj(wbits=31).decompress(head)
+            text = packed.decompress(head, 16 * _SAMPLE)
         except zlib.error as error:
             raise BayesmatError(f"{path}: cannot be read ({error})") from error
-    return round(max(text.count(b"\n"), 1) * path.stat().st_size / max(len(head), 1))
+        used -= len(packed.unused_data) + len(packed.unconsumed_tail)
+    return round(max(text.count(b"\n"), 1) * path.stat().st_size / max(used, 1))
