@@ -13,6 +13,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
 DEV     := $(VENV)/.installed-dev
+RAY     := $(VENV)/.installed-ray
 PYTEST   = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 # The two constraints cover old and new pip: what is installed, and what builds the package.
@@ -34,7 +35,7 @@ demo: $(RUNTIME)
 test: lint
 	$(PYTEST)
 
-test-all: lint
+test-all: lint $(RAY)
 	$(PYTEST) -m ""
 
 lint: $(DEV)
@@ -72,3 +73,8 @@ $(DEV): $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing bayesmat with its test tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(RUNTIME) $@
+
+# A cluster's engine, for the slow tests alone.
+$(RAY): $(DEV)
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,ray]'
+	@touch $@

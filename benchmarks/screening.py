@@ -2,7 +2,7 @@
 
 Written to screening.json beside this file; parts that are not run keep their results.
 
-- throughput: `bayesmat screen` on a file of a million SMILES (ZINC 250k, and draws of the druglike prior), with a model
+- throughput: `bayesmat screen` on a file of a million SMILES (ZINC 250k, and draws of the organic prior), with a model
   of boiling points on fingerprints: CPU-seconds of the command and its readers, and the most memory they held together.
   What does not grow with the library (imports, compilation) is measured with a short one and taken off. Then the
   library encoded, screened with that model and with one of sixty measurements on the network's features. In the same
@@ -53,9 +53,9 @@ RANDOM_FOREST = "random forest, descriptors"
 
 
 def library(path: Path, rows: int) -> None:
-    """ZINC 250k, then draws of the druglike prior."""
+    """ZINC 250k, then draws of the organic prior."""
     smiles = list(pd.read_csv(folder() / "zinc250k.csv.gz")["smiles"].str.strip())[:rows]
-    source = bm.design.Drawn(bm.prior.load("druglike"), max(rows - len(smiles), 1), seed=1)
+    source = bm.design.Drawn(bm.prior.load("organic"), max(rows - len(smiles), 1), seed=1)
     drawn = (row[3] for row in source.rows())
     smiles += [text for text, _ in zip(drawn, range(rows - len(smiles)), strict=False)]
     path.write_text("\n".join(smiles) + "\n", encoding="utf-8")

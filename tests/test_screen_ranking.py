@@ -357,6 +357,7 @@ def test_encode_then_screen(at_hand, tmp_path, smiles, capsys):
     assert "among 3 chosen" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_screen_draws_of_a_prior(at_hand, tmp_path, capsys):
     command = ["screen", "organic", "--draw", "50", "--model", "k", "--target", "k>0", "--out", str(tmp_path / "o")]
     assert cli.main(command) == 0

@@ -106,7 +106,7 @@ class Fitted:
         n = len(encoded.tokens)
         parts = []
         for start in range(0, max(n, 1), BATCH):
-            described = _describe(self.predictor, self.applicability, _batch(features, slice(start, start + BATCH)))
+            described = _describe(self.predictor, self.applicability, batch(features, slice(start, start + BATCH)))
             parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], described))  # noqa: B023
         predictive, mean, sd, lower, upper, usual = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, usual, self.unit, predictive)
@@ -117,7 +117,7 @@ class Fitted:
         parts = []
         for start in range(0, max(n, 1), BATCH):
             rows = slice(start, start + BATCH)
-            part = _batch(features, rows)
+            part = batch(features, rows)
             given = None if transferred is None else jnp.asarray(_padded(np.asarray(transferred)[rows]), jnp.float32)
             predictive = self.predict(part, given)
             parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], predictive))  # noqa: B023
@@ -139,7 +139,7 @@ class Fitted:
         for start in range(0, len(smiles), BATCH):
             rows = slice(start, start + BATCH)
             own = jnp.asarray(_padded(given[rows]), jnp.float32) if self.sources else None
-            value = _value(average, _batch(features, rows), own)
+            value = _value(average, batch(features, rows), own)
             result[rows] = np.asarray(value)[: len(smiles[rows]), 0]
         for index, text in enumerate(smiles):
             if (row := self._row.get(text)) is not None:
@@ -235,7 +235,7 @@ def _padded(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros((BATCH - len(array), *array.shape[1:]), array.dtype)])
 
 
-def _batch(features: Features, rows: slice) -> Features:
+def batch(features: Features, rows: slice) -> Features:
     """Some rows on the device, padded."""
     return Features(*(jnp.asarray(_padded(np.asarray(array)[rows])) for array in features))
 

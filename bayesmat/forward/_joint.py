@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 from .._types import Array, BayesmatError
+from ..nn import Features
+from ._fitted import BATCH, batch, compute_features
 from ._predictor import LinearPredictor, Predictor, ProcessPredictor
 from ._process import JITTER, Process
 
@@ -33,33 +36,29 @@ def joint_draws(predictor: Predictor, tokens: np.ndarray | Array, key: Array, nu
     """
     if len(tokens) > MAX_MOLECULES:
         raise BayesmatError(f"{len(tokens):,} molecules; joint draws are made of {MAX_MOLECULES:,} or fewer")
-    tokens = jnp.asarray(tokens, jnp.int32)
+    features = compute_features(np.asarray(tokens), predictor.alphabet)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     if isinstance(predictor, ProcessPredictor):
-        value = _process_draws(predictor, tokens, key, num)
+        value = _process_draws(predictor, features, rng, num)
     elif isinstance(predictor, LinearPredictor):
-        value = np.asarray(_linear_draws(predictor, tokens, key, num))
+        value = _linear_draws(predictor, features, rng, num)
     else:
         raise BayesmatError(f"a {type(predictor).__name__} has no joint draws; allowed are the predictors of `fit`")
     return np.exp(value) if predictor.log else value
 
 
-@eqx.filter_jit
-def _linear_draws(predictor: LinearPredictor, tokens: Array, key: Array, num: int) -> Array:
-    p = predictor(tokens)
-    which, other, noise = jax.random.split(key, 3)
-    k = jnp.arange(num) % p.loc.shape[-1]
-    k = jax.random.permutation(which, k)
-    own = jax.random.randint(other, (num, len(tokens)), 0, p.loc.shape[-1])
-    scale = jnp.take_along_axis(p.scale, own.T, axis=1).T
-    return p.loc.T[k] + scale * jax.random.normal(noise, scale.shape)
+def _linear_draws(predictor: LinearPredictor, features: Features, rng: np.random.Generator, num: int) -> np.ndarray:
+    loc, scale = _in_batches(_law, predictor, features)
+    components = loc.shape[1]
+    function = rng.permutation(np.arange(num) % components)
+    own = rng.integers(0, components, (num, len(loc)))
+    return loc.T[function] + np.take_along_axis(scale.T, own, axis=0) * rng.standard_normal(own.shape)
 
 
-def _process_draws(predictor: ProcessPredictor, tokens: Array, key: Array, num: int) -> np.ndarray:
-    process, features = predictor.process, _features(predictor, tokens)
-    mean, variance = (np.asarray(array, float) for array in _moments(process, features))
-    rows = [np.asarray(_row(process, index, features), float) for index in range(len(process.blocks))]
+def _process_draws(predictor: ProcessPredictor, features: Features, rng: np.random.Generator, num: int) -> np.ndarray:
+    process = predictor.process
+    mean, variance, *rows = _in_batches(_moments_and_rows, process, features)
     noise, stretch = np.asarray(predictor.noise_scale, float), np.asarray(predictor.stretch, float)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     components = len(noise)
     used = rng.permutation(components)[: min(components, max(num // 16, 1))]
     drawn = []
@@ -72,11 +71,22 @@ def _process_draws(predictor: ProcessPredictor, tokens: Array, key: Array, num: 
     return np.concatenate(drawn)
 
 
-_features = eqx.filter_jit(lambda predictor, tokens: predictor.features(tokens))
-_moments = eqx.filter_jit(lambda process, features: process(features))
-_row = eqx.filter_jit(
-    lambda process, index, features: process.blocks[index](process._raw(process.blocks[index].name, features, None))
-)
+def _in_batches(function: Callable, model: eqx.Module, features: Features) -> list[np.ndarray]:
+    """Its arrays for n molecules, in float64; compiled once for every n."""
+    n = len(features.descriptors)
+    parts = [function(model, batch(features, slice(start, start + BATCH))) for start in range(0, max(n, 1), BATCH)]
+    return [np.concatenate([np.asarray(array, float) for array in arrays])[:n] for arrays in zip(*parts, strict=True)]
+
+
+@eqx.filter_jit
+def _law(predictor: LinearPredictor, features: Features) -> tuple[Array, Array]:
+    p = predictor.predictive(features)
+    return p.loc, p.scale
+
+
+@eqx.filter_jit
+def _moments_and_rows(process: Process, features: Features) -> tuple[Array, ...]:
+    return *process(features), *(block(process._raw(block.name, features, None)) for block in process.blocks)
 
 
 def _correlation(process: Process, rows: list[np.ndarray], k: int, noise: float) -> np.ndarray:
