@@ -22,7 +22,7 @@ def corpus(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["ngram", "neural"])
+@pytest.mark.parametrize("kind", ["ngram", pytest.param("neural", marks=pytest.mark.slow)])
 def test_train_then_sample(corpus, tmp_path, capsys, kind) -> None:
     folder, drawn = tmp_path / kind, tmp_path / "drawn.smi"
     quick = ["--hidden", "8", "--epochs", "1", "--forms", "1", "--order", "4", "--length", "40"]

@@ -195,6 +195,7 @@ def test_equal_to_rdkit_on_zinc(shared_data) -> None:
     assert not differences(values, [smiles[i] for i in encoded.kept])
 
 
+@pytest.mark.slow
 def test_equal_to_rdkit_on_repeat_units(shared_data) -> None:
     with open(shared_data / "radonpy_pi1070.csv", encoding="utf-8") as lines:
         smiles = [row["smiles"] for row in csv.DictReader(lines)][::3]

@@ -131,6 +131,7 @@ def test_tokens_that_end_a_string(alphabet) -> None:
     assert said[np.asarray(tokens) == chem.END].all()
 
 
+@pytest.mark.slow
 def test_strings_are_as_long_as_those_of_the_corpus() -> None:
     """Fitted to molecules of middle size, the n-gram alone ends too many strings early and leaves too many unended."""
     alphabet = chem.Alphabet.organic()

@@ -48,7 +48,7 @@ def uninterrupted() -> dict[str, np.ndarray]:
     return smc_process.results(run)
 
 
-@pytest.mark.parametrize("written", [1, 6])
+@pytest.mark.parametrize("written", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, written) -> None:
     """SIGKILL after so many checkpoints: in the first island, and in the second."""
     out, folder = tmp_path / "out.npz", tmp_path / "checkpoint"
