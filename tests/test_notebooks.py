@@ -22,11 +22,8 @@ def test_outputs_are_stripped(path) -> None:
             assert not cell.outputs and cell.execution_count is None
 
 
-LONG = {"first_design", "inverse_problems", "molecules_on_device", "own_forward_model", "screen_a_catalogue"}  # minutes
-MARKED = [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in NOTEBOOKS]
-
-
-@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+@pytest.mark.slow  # half a minute to three minutes each
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path) -> None:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3")
