@@ -14,9 +14,8 @@ from .._types import replacing
 from ..forward import Fitted
 from ..infer import Calibration
 from ._candidates import drawing
-from ._page import POLICY
+from ._page import head
 from ._sections import _figures, warning_box
-from ._style import CSS
 from ._text import NO_BREAK, count, escape, fixed, number, percent, quantity, show
 
 NUM_WORST = 12  # of many molecules; a quarter of few, and three at least
@@ -35,13 +34,7 @@ def calibration_to_html(fitted: Fitted, set_aside: Sequence[tuple[int, str]] = (
         source: where the measurements came from, such as the file's name.
     """
     title = f"Calibration: {fitted.label}"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>{CSS}</style></head>
+    return f"""{head(title)}
 <body>{_header(fitted, set_aside, source)}
 <main>{_warnings(fitted, set_aside)}
 {_trust(fitted.calibration)}

@@ -13,16 +13,21 @@ from ._text import escape
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def to_html(run: DesignRun) -> str:
-    """The report as the text of a complete HTML document; the same run gives the same text."""
-    version = run.versions.get("bayesmat")
+def head(title: str) -> str:
+    """What stands before the body of each page."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(run.title)}</title>
-<style>{CSS}</style></head>
+<title>{escape(title)}</title>
+<style>{CSS}</style></head>"""
+
+
+def to_html(run: DesignRun) -> str:
+    """The report as the text of a complete HTML document; the same run gives the same text."""
+    version = run.versions.get("bayesmat")
+    return f"""{head(run.title)}
 <body>{sections.header(run)}
 <main>{sections.warnings(run)}
 {candidates(run)}

@@ -11,9 +11,8 @@ from .. import plot
 from .._types import replacing
 from ..design import Screened
 from ._candidates import _meter, drawing
-from ._page import POLICY
+from ._page import head
 from ._sections import _figures, warning_box
-from ._style import CSS
 from ._text import NO_BREAK, count, escape, factor, fixed, number, percent, plus_minus, quantity, show
 
 MAX_DRAWN = 100
@@ -29,13 +28,7 @@ def screening_to_html(screened: Screened, title: str = "") -> str:
         title: a line, such as the library's name.
     """
     title = title or f"Screening {count(screened.counts.rows, 'row')}"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>{CSS}</style></head>
+    return f"""{head(title)}
 <body>{_header(screened, title)}
 <main>{warning_box(list(_findings(screened)))}
 {_chosen(screened)}
