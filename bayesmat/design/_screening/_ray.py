@@ -7,6 +7,7 @@ worker does to a shard is what one process does to it, in the same batches: resu
 
 from __future__ import annotations
 
+import abc
 import faulthandler
 import functools
 import importlib
@@ -23,10 +24,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ... import chem, forward
-from ..._types import BayesmatError, replacing
+from ..._types import BayesmatError
 from .._targets import Interval
 from ._encode import encode_batch, encoded_schema, mark_duplicates
 from ._readers import TIMEOUT, Readers
@@ -34,7 +34,7 @@ from ._results import result_schema, score_batch
 from ._score import Scorer
 from ._screen import Encoded, num_workers, progress, restored
 from ._seen import Seen, hashes
-from ._shards import Counts, Shards, count, read_batches, writing
+from ._shards import Counts, Shards, count, part_name, read_batches, store, writing
 from ._sources import BATCH, RAW, Source
 
 WORK = "_work"
@@ -112,7 +112,7 @@ def _write_raw(source: Source, work: Path, done: int, rows: int) -> int:
     batches = source.batches(index * rows)
     with progress("reading", index * rows, source.estimate()) as bar:
         while taken := list(itertools.islice(batches, rows // BATCH)):
-            _store(_piece(work, "raw", index), taken, RAW)
+            store(_piece(work, "raw", index), taken, RAW)
             bar.update(sum(map(len, taken)))
             index += 1
     return index
@@ -147,7 +147,7 @@ def _find_duplicates(work: Path, index: int, seen: Seen) -> None:
     first = seen.add(np.concatenate(found)[usable], row)
     again = first != row
     batch = pa.record_batch([pa.array(row[again]), pa.array(first[again])], schema=_AGAIN)
-    _store(_piece(work, "again", index), [batch], _AGAIN)
+    store(_piece(work, "again", index), [batch], _AGAIN)
 
 
 def _predict(
@@ -173,23 +173,12 @@ def _predict(
     with progress("screening", shards.counts.rows, source.estimate()) as bar:
         for index, answer in answers:
             counts = Counts(**answer)
-            shards.listed(_part(shards.folder, index).name, counts)
+            shards.listed(part_name(index), counts)
             bar.update(counts.rows)
 
 
 def _piece(work: Path, kind: str, index: int) -> Path:
     return work / f"{kind}-{index:06d}.parquet"
-
-
-def _part(folder: Path, index: int) -> Path:
-    """The results of a shard, by the name that `Shards.add` gives."""
-    return folder / f"part-{index:06d}.parquet"
-
-
-def _store(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """As `Shards.add` does it."""
-    with writing(path.parent), replacing(path) as partial:
-        pq.write_table(pa.Table.from_batches(batches, schema), partial, compression="zstd")
 
 
 @contextmanager
@@ -261,15 +250,15 @@ def _answers(
             wanted = next(expected, -1)
 
 
-class _Worker:
+class _Worker(abc.ABC):
     """Does shards, one after the other, in a process that Ray starts again when it dies."""
 
     def __init__(self, work: str):
         self.work = Path(work)
 
+    @abc.abstractmethod
     def do(self, index: int, tried: int) -> dict[str, Any]:
         """The answer for a shard that this is the `tried`-th worker to do."""
-        raise NotImplementedError
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The answer to a row of Ray Data; errors travel as text, since Ray would wrap them."""
@@ -305,7 +294,7 @@ class _Reader(_Worker):
             found = hashes(batch.column("smiles").to_pylist()).tobytes()
             column = pa.Array.from_buffers(_HASH.type, len(batch), [None, pa.py_buffer(found)])
             batches.append(batch.append_column(_HASH, column))
-        _store(_piece(self.work, "encoded", index), batches, encoded_schema(self._alphabet).append(_HASH))
+        store(_piece(self.work, "encoded", index), batches, encoded_schema(self._alphabet).append(_HASH))
         return {}
 
     def _careless(self, raw: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -339,7 +328,7 @@ class _Predictor(_Worker):
     def do(self, index: int, tried: int) -> dict[str, Any]:
         schema = result_schema(self._scorer)
         batches = [score_batch(batch, self._scorer, schema) for batch in self._batches(index)]
-        _store(_part(self.work.parent, index), batches, schema)
+        store(self.work.parent / part_name(index), batches, schema)
         return vars(count(batches, "p_hit"))
 
     def _batches(self, index: int) -> Iterator[pa.RecordBatch]:

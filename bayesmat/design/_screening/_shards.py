@@ -6,7 +6,7 @@ import errno
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,10 +131,9 @@ class Shards:
         Raises:
             BayesmatError: it cannot be written, such as on a full disk; the run can be resumed.
         """
-        name = f"part-{len(self._card['shards']):06d}.parquet"
+        name = part_name(len(self._card["shards"]))
+        store(self.folder / name, batches, self.schema)
         with writing(self.folder):
-            with replacing(self.folder / name) as partial:
-                pq.write_table(pa.Table.from_batches(batches, self.schema), partial, compression="zstd")
             self.listed(name, count(batches, self.scored))
 
     def listed(self, name: str, counts: Counts) -> None:
@@ -154,6 +153,21 @@ class Shards:
     def _write_manifest(self) -> None:
         with writing(self.folder), replacing(self.folder / MANIFEST) as partial:
             partial.write_text(json.dumps(self._card, indent=1), encoding="utf-8")
+
+
+def part_name(index: int) -> str:
+    """What the shard of a number, from 0, is called."""
+    return f"part-{index:06d}.parquet"
+
+
+def store(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Rows as a Parquet file, which appears once it is complete.
+
+    Raises:
+        BayesmatError: it cannot be written, such as on a full disk.
+    """
+    with writing(path.parent), replacing(path) as partial:
+        pq.write_table(pa.Table.from_batches(batches, schema), partial, compression="zstd")
 
 
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
