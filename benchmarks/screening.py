@@ -47,7 +47,8 @@ import bayesmat as bm
 OUTPUT = Path(__file__).with_suffix(".json")
 BAND = ("boiling_point", "400<boiling_point<480 K")
 CLI = "from bayesmat.cli import main; raise SystemExit(main())"
-FEW = 2048
+FEW = 8192
+"""Rows of the short library: enough for both programs, that for short strings and that for long ones."""
 TOP, TRAIN, SEEDS = 100, 60, 10
 RANDOM_FOREST = "random forest, descriptors"
 

@@ -276,7 +276,7 @@ def test_a_fit_accounts_for_its_rows(small, source, abundant):
     assert set(source.smiles) | {r.smiles for r in source.set_aside} == set(table.smiles)
     posterior = abundant.idata.posterior
     assert {"scale", "sigma", "noise_log_stretch", "noise_slope", "noise_dof", "weights"} <= set(posterior)
-    assert posterior["weights"].shape == (1, 128, 1 + len(DESCRIPTOR_NAMES) + sum(FINGERPRINT_BINS) + 64 + 1)
+    assert posterior["weights"].shape == (1, 64, 1 + len(DESCRIPTOR_NAMES) + sum(FINGERPRINT_BINS) + 64 + 1)
     assert np.isfinite(posterior["weights"].sel(column="descriptor:mass")).all()
     for fitted in (source, abundant):
         np.testing.assert_array_equal(fitted.idata.observed_data["y"], fitted.y)
@@ -447,7 +447,7 @@ def test_cache(tmp_path, monkeypatch, small):
     with monkeypatch.context() as patch:
         patch.setattr(_fit, "_fit", None)  # a second fit would fail
         assert same(first.predictor, fit(table, cache=True).predictor)
-        others = ({"num_draws": 64}, {"key": jax.random.key(5)}, {"alphabet": ALPHABET.with_length(96)},
+        others = ({"num_draws": 32}, {"key": jax.random.key(5)}, {"alphabet": ALPHABET.with_length(96)},
                   {"transfer": ("sources",)})  # fmt: skip
         for other in others:
             with pytest.raises(TypeError):

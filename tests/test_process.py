@@ -437,7 +437,7 @@ def test_what_a_fit_says_of_itself(fitted) -> None:
     assert (constant["effective_draws"].values > 3).all()
     assert posterior["scale"].shape == (1, 16, 10) and posterior["length"].shape == (1, 16, 5)
     assert (posterior["scale"].sel(group="descriptors linear") > 0).all() and (posterior["model"] < 5).all()
-    assert fitted.predictor.num_draws == 128 and fitted.idata.attrs["inference"] == "importance"
+    assert fitted.predictor.num_draws == 64 and fitted.idata.attrs["inference"] == "importance"
     said = fitted.summary()
     assert "Gaussian process in y" in said and "stacked: no transfer" in said and "nats per measurement" in said
     assert "transfers from known" in said
@@ -485,7 +485,7 @@ def test_every_way_to_ask_gives_one_answer(fitted) -> None:
     whole = fitted.predict(tokens)
     mapped = inside(fitted.predictor, tokens)
     inside(jax.tree.map(lambda leaf: 1.0 * leaf, fitted.predictor), tokens[::-1])
-    assert len(traces) == 1 and whole.loc.shape == (4, 128) and whole.loc.dtype == jnp.float32
+    assert len(traces) == 1 and whole.loc.shape == (4, 64) and whole.loc.dtype == jnp.float32
     found = fitted.predict_smiles(smiles)
     for name in ("loc", "scale"):
         expected = np.asarray(getattr(whole, name))

@@ -11,7 +11,7 @@ from .._types import Array, BayesmatError
 from ..nn import Features
 from ._basis import PRECISION
 
-MAX_REFERENCES = 512
+MAX_REFERENCES = 384
 FOLDS = 8
 """Columns of the fingerprint that share one of the score's: 208 are left, which tell molecules apart as well."""
 CHUNK = 128
@@ -38,7 +38,7 @@ class Applicability(eqx.Module):
 
     Attributes:
         fingerprint: `(r, f/8)` log(1 + count) of the r reference molecules, summed over eight columns; they are the
-            training molecules or a random 512 of them.
+            training molecules or a random 384 of them.
         descriptors: `(r, d)` their standardised descriptors.
         descriptor_mean: `(d,)` of the training molecules.
         descriptor_scale: `(d,)` their standard deviations, with a floor.
@@ -61,7 +61,7 @@ class Applicability(eqx.Module):
             features: of the molecules, `(n, ·)`.
             log_variance: `(n,)` log variance of the latent function at each molecule given the others; in the space
                 of what `__call__` will be given.
-            key: chooses the references where there are more than 512 molecules.
+            key: chooses the references where there are more than 384 molecules.
 
         Raises:
             BayesmatError: fewer than five molecules, or the lengths differ.

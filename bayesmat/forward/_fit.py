@@ -39,7 +39,7 @@ def fit(
     library: Library | None = None,
     own: Sequence[str] = _process_fit.OWN,
     transfer: Sequence[str] | None = None,
-    num_draws: int = 128,
+    num_draws: int = 64,
     log: bool | None = None,
     cache: bool = True,
     progress: bool = True,

@@ -30,7 +30,7 @@ from ..._types import BayesmatError
 from .._targets import Interval
 from ._encode import encode_batch, encoded_schema, mark_duplicates
 from ._readers import TIMEOUT, Readers
-from ._results import result_schema, score_batch
+from ._results import result_schema, score_batches
 from ._score import Scorer
 from ._screen import Encoded, num_workers, progress, restored
 from ._seen import Seen, hashes
@@ -327,7 +327,7 @@ class _Predictor(_Worker):
 
     def do(self, index: int, tried: int) -> dict[str, Any]:
         schema = result_schema(self._scorer)
-        batches = [score_batch(batch, self._scorer, schema) for batch in self._batches(index)]
+        batches = list(score_batches(self._batches(index), self._scorer, schema, self._rows))
         store(self.work.parent / part_name(index), batches, schema)
         return vars(count(batches, "p_hit"))
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pyarrow as pa
 
 from ... import chem
 from ._encode import tokens_of
 from ._score import FIELDS, Scorer
+from ._sources import BATCH
+
+GROUP = 32
+"""Batches that are scored together."""
 
 NOT_A_NUMBER = "the prediction is not a number"
 
@@ -31,10 +38,36 @@ def result_schema(scorer: Scorer) -> pa.Schema:
     return pa.schema(columns)
 
 
-def score_batch(batch: pa.RecordBatch, scorer: Scorer, schema: pa.Schema) -> pa.RecordBatch:
-    """An encoded batch with what the models say; a row that they cannot judge gets a reason."""
-    tokens, usable = tokens_of(batch, scorer.alphabet)
-    found = scorer(tokens)
+def score_batches(
+    batches: Iterable[pa.RecordBatch], scorer: Scorer, schema: pa.Schema, shard_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Encoded batches with what the models say; a row that they cannot judge gets a reason.
+
+    Several batches are scored together, so that strings of one width fill whole blocks. No such group goes over the end
+    of a shard: a resumed run and another engine have the same groups, and so the same bits.
+
+    Args:
+        batches: encoded, of 1,024 rows but for the last, from the beginning of a shard on.
+        scorer: of the models.
+        schema: of the results.
+        shard_rows: rows of a shard, a multiple of 1,024.
+    """
+    together = max(size for size in range(1, GROUP + 1) if (shard_rows // BATCH) % size == 0)
+    rest = iter(batches)
+    while group := list(itertools.islice(rest, together)):
+        tokens, usable = zip(*(tokens_of(batch, scorer.alphabet) for batch in group), strict=True)
+        found = scorer(np.concatenate(tokens))
+        start = 0
+        for batch, rows in zip(group, usable, strict=True):
+            part = {name: column[start : start + len(rows)] for name, column in found.items()}
+            start += len(rows)
+            yield _with_scores(batch, rows, part, scorer, schema)
+
+
+def _with_scores(
+    batch: pa.RecordBatch, usable: np.ndarray, found: dict[str, np.ndarray], scorer: Scorer, schema: pa.Schema
+) -> pa.RecordBatch:
+    """A batch with the columns `found` of its rows `usable`."""
     scored = np.zeros(len(batch), bool)
     reasons = batch.column("reason")
     if len(usable):

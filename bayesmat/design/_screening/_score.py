@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import equinox as eqx
@@ -61,29 +62,44 @@ class Scorer:
         targets are met, with errors of different models taken for independent; `applicability` the least of all;
         `fits` is False where the grammar has no room for the string and the other numbers mean nothing.
         """
-        parts = []
-        for start in range(0, len(tokens), BATCH):
-            part = tokens[start : start + BATCH]
-            padded = np.zeros((BATCH, tokens.shape[1]), np.uint8)
-            padded[: len(part)] = part
-            parts.append(
-                (len(part), _score(self._models, self._limits, jnp.asarray(padded), self.alphabet))
-            )  # not waited for
-        if not parts:
+        if not len(tokens):
             return {}
-        found = [jax.tree.map(lambda leaf: np.asarray(leaf)[:m], outcome) for m, outcome in parts]  # noqa: B023
-        legal, each, p_hit = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        said = []
+        for width, rows in self._by_width(tokens):
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                padded = np.zeros((BATCH, width), np.uint8)
+                padded[: len(part)] = tokens[part, :width]
+                outcome = _score(self._models, self._limits, jnp.asarray(padded), self.alphabet)
+                said.append((part, outcome))  # not waited for
+        order = np.argsort(np.concatenate([part for part, _ in said]))
+        each_part = [jax.tree.map(lambda leaf: np.asarray(leaf)[: len(part)], outcome) for part, outcome in said]  # noqa: B023
+        found = jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *each_part)
+        legal, each, p_hit = found
         columns = {"fits": legal, "p_hit": p_hit}
         for name, values in zip(self.fits, each, strict=True):
             columns |= {f"{name}_{field}": value for field, value in zip(FIELDS, values, strict=True)}
         columns["applicability"] = np.minimum.reduce([columns[f"{name}_applicability"] for name in self.fits])
         return columns
 
+    def _by_width(self, tokens: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Widths of arrays, and the rows that go into each: short strings cost half in one of half the width.
+
+        A program is compiled for each width, so a few rows are left together.
+        """
+        half = self.alphabet.length // 2
+        short = ~tokens[:, half:].any(axis=1)
+        if short.sum() < BATCH:
+            return [(self.alphabet.length, np.arange(len(tokens)))]
+        return [(half, np.flatnonzero(short)), (self.alphabet.length, np.flatnonzero(~short))]
+
 
 @eqx.filter_jit
 def _score(models: tuple[Model, ...], limits: tuple[Array | None, ...], tokens: Array, alphabet: chem.Alphabet):
+    """What the models say of tokens `(n, width)`; the alphabet's tokens after the width are all END."""
     tokens = tokens.astype(jnp.int32)
-    features = models[0].predictor.features(tokens)
+    narrow = replace(models[0].predictor, alphabet=alphabet.with_length(tokens.shape[1]))
+    features = narrow.features(tokens)
     each, log_hit = [], jnp.zeros(len(tokens))  # probabilities are sums of rounded numbers, at times a little over 1
     for (predictor, familiar), limit in zip(models, limits, strict=True):
         predictive = predictor(features)

@@ -19,7 +19,7 @@ from ...forward import Fitted
 from .._targets import Interval
 from ._encode import encoded_schema, mark_duplicates
 from ._readers import Readers
-from ._results import result_schema, score_batch
+from ._results import result_schema, score_batches
 from ._score import Scorer
 from ._seen import Seen, hashes
 from ._shards import Counts, Shards, card_counts, read_batches, read_manifest
@@ -151,12 +151,16 @@ def _prepared(
 
 
 def results(
-    source: Source | Encoded, scorer: Scorer, skip: int = 0, seen: Seen | None = None, workers: int | None = None
+    source: Source | Encoded,
+    scorer: Scorer,
+    skip: int = 0,
+    seen: Seen | None = None,
+    workers: int | None = None,
+    shard_rows: int = SHARD_ROWS,
 ) -> Batches:
-    """The screened rows behind the first `skip`."""
-    schema = result_schema(scorer)
-    for batch in encoded(source, scorer.alphabet, skip, seen, workers):
-        yield score_batch(batch, scorer, schema)
+    """The screened rows behind the first `skip`, which are whole shards."""
+    with closing(encoded(source, scorer.alphabet, skip, seen, workers)) as batches:
+        yield from score_batches(batches, scorer, result_schema(scorer), shard_rows)
 
 
 def encoded(
@@ -226,7 +230,8 @@ def screen_to(
     elif not shards.complete:
         done = shards.counts.rows
         seen = restored(shards) if not isinstance(source, Encoded) else None
-        write(shards, results(source, scorer, done, seen, workers), source.estimate(), shard_rows, "screening")
+        rows = results(source, scorer, done, seen, workers, shard_rows)
+        write(shards, rows, source.estimate(), shard_rows, "screening")
     shutil.rmtree(shards.folder / _ray.WORK, ignore_errors=True)  # of a run with Ray that another one ended
     return shards.counts
 
