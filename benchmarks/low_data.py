@@ -103,7 +103,8 @@ class Ours:
             found = fitted.predict_smiles([target.smiles[row] for row in test])
             law = found.predictive
             judged = mixture(target.y[test], np.asarray(law.loc, float), np.asarray(law.scale, float), law.log)
-            return judged._replace(applicability=found.applicability)
+            conformal = {level: fitted.calibration.conformal_level(level) for level in (0.5, 0.9)}
+            return judged._replace(applicability=found.applicability, conformal=conformal)
 
         return predict
 
@@ -156,7 +157,7 @@ class Run(NamedTuple):
 
     def row(self) -> dict[str, float]:
         """The numbers that are kept."""
-        return {
+        row = {
             "rmse": _rounded(np.sqrt(np.mean((self.predicted.mean - self.observed) ** 2))),
             "mae": _rounded(np.mean(np.abs(self.predicted.mean - self.observed))),
             "nll": _rounded(-self.predicted.log_density.mean()),
@@ -165,6 +166,10 @@ class Run(NamedTuple):
             "inside 90 %": int(self.inside(0.9).sum()),
             "cpu_s": round(self.cpu_s, 2),
         }
+        if self.predicted.conformal is not None:
+            row |= {f"inside {100 * level:.0f} %, conformal": int(self.inside(self.predicted.conformal[level]).sum())
+                    for level in (0.5, 0.9)}  # fmt: skip
+        return row
 
     def inside(self, level: float) -> np.ndarray:
         """Which measurements lie in their central interval."""
@@ -200,6 +205,9 @@ def summary(runs: dict[str, Columns]) -> dict[str, Any]:
         tested, cpu, first = (np.array(columns[key]) for key in ("tested", "cpu_s", "first"))
         entry: dict[str, Any] = {key: mean_and_error(columns[key]) for key in ("rmse", "mae", "nll")}
         entry |= {f"coverage {level}": share(sum(columns[f"inside {level}"]), tested.sum()) for level in LEVELS}
+        for level in LEVELS:
+            if told := columns.get(f"inside {level}, conformal"):
+                entry[f"coverage {level}, conformal"] = share(sum(told), tested.sum())
         entry["cpu_s, later fits"] = _rounded(np.median(cpu[first == 0])) if (first == 0).any() else None
         entry["cpu_s, first fit"] = _rounded(cpu[first == 1].mean()) if (first == 1).any() else None
         if name != MEAN:
@@ -350,7 +358,7 @@ def off_domain_summary(runs: list[Run], kinds: list[str]) -> dict[str, Any]:
 
 def counts(results: dict[str, Any]) -> dict[str, Any]:
     """Over cells of target and size: how often we are ahead of the peer, and whether intervals hold."""
-    cells = [size[OURS] for target in results.values() for size in target["summary"].values()]
+    cells = [size.get(TRANSFER, size[OURS]) for target in results.values() for size in target["summary"].values()]
     found: dict[str, Any] = {"cells": len(cells)}
     for key in ("rmse", "nll"):
         less = [cell[f"{key} less {PEER}"] for cell in cells]
@@ -361,9 +369,10 @@ def counts(results: dict[str, Any]) -> dict[str, Any]:
     worse = [cell["runs with a worse NLL than the mean"].split(" of ") for cell in cells]
     found["runs with a worse NLL than the mean"] = [sum(int(pair[k]) for pair in worse) for k in (0, 1)]
     for level, low, high in (("90 %", 0.87, 0.93), ("50 %", 0.45, 0.55)):
-        shares = [cell[f"coverage {level}"]["share"] for cell in cells]
-        found[f"coverage {level} in {low} to {high}"] = sum(low <= share <= high for share in shares)
-        found[f"coverage {level}, least and greatest"] = [min(shares), max(shares)]
+        for kind in (f"coverage {level}", f"coverage {level}, conformal"):
+            shares = [cell[kind]["share"] for cell in cells]
+            found[f"{kind} in {low} to {high}"] = sum(low <= share <= high for share in shares)
+            found[f"{kind}, least and greatest"] = [min(shares), max(shares)]
     return found
 
 
@@ -394,9 +403,10 @@ def main() -> None:
             for found in go(case, options, kept.get(name, {})):
                 kept[name] = found
                 write(options.out, report)  # a long run keeps what it has
-    if len(options.seeds) > 1 and report.get("fresh"):
-        report["fresh, counts"] = counts(report["fresh"])
-        write(options.out, report)
+    for part in ("random split", "fresh"):
+        if len(options.seeds) > 1 and report.get(part):
+            report[f"{part}, counts"] = counts(report[part])
+    write(options.out, report)
 
 
 if __name__ == "__main__":

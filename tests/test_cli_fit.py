@@ -144,8 +144,8 @@ def test_options_reach_the_fit(tmp_path, monkeypatch, capsys):
 # predict
 
 
-def predict(model, path, out, column="SMILES"):
-    return cli.main(["predict", str(model), str(path), "--smiles", column, "--out", str(out)])
+def predict(model, path, out, *more, column="SMILES"):
+    return cli.main(["predict", str(model), str(path), "--smiles", column, "--out", str(out), *more])
 
 
 def rows_of(path):
@@ -191,12 +191,21 @@ def test_predict_loses_no_row(fitted, tmp_path, monkeypatch, capsys, chunk):
     assert [path.name for path in out.parent.iterdir()] == ["predictions.csv"]
 
 
+def test_conformal_intervals(fitted, tmp_path):
+    source, out = tmp_path / "library.csv", tmp_path / "predictions.csv"
+    source.write_text("SMILES\nCCCCO\nOCC\n")
+    assert predict(fitted[0], source, out, "--conformal") == 0
+    found = bm.forward.load(fitted[0]).predict_smiles(["CCCCO", "OCC"], conformal=True)
+    numbers = np.array([[float(cell) for cell in row[3:5]] for row in rows_of(out)[1:]])
+    np.testing.assert_allclose(numbers, np.stack([found.lower90, found.upper90], 1), rtol=1e-4)
+
+
 class StandIn:
     """A model that predicts the number of characters."""
 
     label, unit = "length", "1"
 
-    def predict_smiles(self, smiles):
+    def predict_smiles(self, smiles, conformal):
         kept = np.array([i for i, text in enumerate(smiles) if text != "bad"], int)
         size = np.array([float(len(smiles[i])) for i in kept])
         refusals = [bm.chem.Refusal(i, text, "is bad") for i, text in enumerate(smiles) if text == "bad"]

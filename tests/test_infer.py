@@ -188,6 +188,35 @@ def test_calibration():
         infer.Calibration("", "K", "held-out", y, y[:2], y, y, y, 0.0, 0.0)
 
 
+def judged(pit):
+    y = np.zeros(len(pit))
+    return infer.Calibration("k", "K", "leave-one-out", y, y, y, y, np.asarray(pit), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("believed", [0.7, 1.0, 4.0])
+def test_conformal_intervals_hold_whatever_the_model_believes(believed):
+    """Of n + 1 exchangeable errors the last is within the r-th smallest of the others with probability r / (n + 1)."""
+    rng, n, repeats = np.random.default_rng(0), 39, 4000
+    pit = scipy.stats.norm.cdf(rng.standard_normal((repeats, n + 1)) / believed)
+    for level, rank in ((0.5, 20), (0.9, 36), (0.95, 38)):
+        asked = np.array([judged(row[:-1]).conformal_level(level) for row in pit])
+        held = (np.abs(pit[:, -1] - 0.5) <= asked / 2).mean()
+        expected = rank / (n + 1)
+        assert abs(held - expected) < 4 * np.sqrt(expected * (1 - expected) / repeats)
+    assert (asked < 0.95).mean() > 0.9 if believed == 4.0 else believed == 1.0 or (asked > 0.95).mean() > 0.9
+
+
+def test_conformal_level_at_its_ends():
+    assert judged(np.ones(12)).conformal_level() < 1 and judged(np.full(12, 0.5)).conformal_level() > 0
+    ranks = 0.5 + np.arange(1, 10) / 20
+    assert judged(ranks).conformal_level(0.9) == pytest.approx(0.9) == judged(1 - ranks).conformal_level(0.9)
+    with pytest.raises(BayesmatError, match="8 points; a conformal interval of 0.9 needs 9"):
+        judged(ranks[1:]).conformal_level(0.9)
+    for level in (0.0, 1.0, np.nan):
+        with pytest.raises(BayesmatError, match="allowed is a number between 0 and 1"):
+            judged(ranks).conformal_level(level)
+
+
 def test_data_are_arguments_of_the_compiled_program():
     """A second data set of the same shape must give its own answer, in whatever precision it comes."""
     for shift in (0.0, 10.0):

@@ -400,6 +400,21 @@ def test_save_and_load_same_bits(tmp_path, fitted) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_conformal_intervals_of_a_fit(fitted) -> None:
+    """They have the training molecules' own leave-one-out errors inside, as many as they say."""
+    low, high = fitted.conformal_ends(0.9)
+    pit = fitted.calibration.pit
+    assert low + high == pytest.approx(1.0)
+    assert ((pit >= low - 1e-9) & (pit <= high + 1e-9)).sum() == np.ceil(0.9 * (len(pit) + 1))
+    smiles = ["CCO", "c1ccccc1", "CC(=O)CC"]
+    usual, conformal = (fitted.predict_smiles(smiles, conformal=choice) for choice in (False, True))
+    expected = np.asarray(usual.predictive.loc), np.asarray(usual.predictive.scale)
+    exact = forward.Predictive(*expected, usual.predictive.log).quantiles((low, high))
+    np.testing.assert_allclose(np.stack([conformal.lower90, conformal.upper90], 1), exact, rtol=1e-5)
+    for name in ("mean", "sd", "applicability"):
+        np.testing.assert_allclose(getattr(usual, name), getattr(conformal, name), rtol=1e-5)
+
+
 HOSTILE = {
     "a module that is not on the list": (lambda p: p.update(module="Popen"), "not a saved fit"),
     "a builtin": (lambda p: p.update(module="eval"), "not a saved fit"),

@@ -99,17 +99,37 @@ class Fitted:
         """The posterior predictive of tokens `(..., length)` or features; compiled once per shape."""
         return _predict(self.predictor, x, transferred)
 
-    def predict_smiles(self, smiles: str | Sequence[str]) -> Predictions:
-        """Predictions for SMILES; what the alphabet cannot say is returned with its reason."""
+    def predict_smiles(self, smiles: str | Sequence[str], conformal: bool = False) -> Predictions:
+        """Predictions for SMILES; what the alphabet cannot say is returned with its reason.
+
+        Args:
+            smiles: one or several.
+            conformal: make `lower90` and `upper90` conformal, see `conformal_ends`; all else stays what the posterior
+                says.
+        """
+        ends = self.conformal_ends(0.9) if conformal else _ENDS
         encoded = encode(smiles, self.alphabet)
         features = compute_features(encoded.tokens, self.alphabet)
         n = len(encoded.tokens)
         parts = []
         for start in range(0, max(n, 1), BATCH):
-            described = _describe(self.predictor, self.applicability, batch(features, slice(start, start + BATCH)))
+            rows = batch(features, slice(start, start + BATCH))
+            described = _describe(self.predictor, self.applicability, rows, jnp.asarray(ends, jnp.float32))
             parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: n - start], described))  # noqa: B023
         predictive, mean, sd, lower, upper, usual = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, usual, self.unit, predictive)
+
+    def conformal_ends(self, level: float = 0.9) -> tuple[float, float]:
+        """The two quantiles of a predictive between which a share `level` of new molecules like these lies.
+
+        The leave-one-out errors of the training molecules say so, whatever the model believes; see
+        `Calibration.conformal_level`. Use them with any predictive: `predictive.quantiles(fit.conformal_ends(0.5))`.
+
+        Raises:
+            BayesmatError: see `Calibration.conformal_level`.
+        """
+        asked = self.calibration.conformal_level(level)
+        return 0.5 - asked / 2, 0.5 + asked / 2
 
     def predict_features(self, features: Features, transferred: np.ndarray | None = None) -> Predictive:
         """The posterior predictive of n molecules on the host, in batches of one compiled shape."""
@@ -218,10 +238,12 @@ _value = eqx.filter_jit(lambda function, features, own: function(features) if ow
 
 
 @eqx.filter_jit
-def _describe(predictor: Predictor, familiar: Applicability, features: Features) -> tuple[Predictive | Array, ...]:
+def _describe(
+    predictor: Predictor, familiar: Applicability, features: Features, ends: Array
+) -> tuple[Predictive | Array, ...]:
     p = predictor(features)
     usual = familiar(features, predictor.log_variance(features))
-    told = p.summary(_ENDS)
+    told = p.summary(ends)
     return p, told.mean, told.sd, told.quantiles[..., 0], told.quantiles[..., 1], usual
 
 

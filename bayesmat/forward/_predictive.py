@@ -91,7 +91,7 @@ class Predictive(eqx.Module):
         """The values below which shares `q` `(Q,)` in (0, 1) lie, `(..., Q)`; faster together than one by one."""
         return self._quantiles(jnp.broadcast_to(jnp.asarray(q), (*self.loc.shape[:-1], len(q))))
 
-    def summary(self, q: Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
+    def summary(self, q: Array | Sequence[float] = (0.05, 0.5, 0.95)) -> Summary:
         """Mean, standard deviation and the quantiles `q`, found together.
 
         >>> narrow = Predictive(jnp.zeros(2), jnp.ones(2), log=False)

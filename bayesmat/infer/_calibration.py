@@ -10,6 +10,8 @@ from .._types import BayesmatError
 from ._scores import LEVELS
 
 KINDS = ("leave-one-out", "held-out")
+_LEVEL_RANGE = (1e-4, 1 - 1e-5)
+"""Of what a predictive is asked for: beyond are the infinite ends of its tails."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,31 @@ class Calibration:
     def coverage_error(self, level: float = 0.9) -> float:
         """The binomial standard error of the coverage at a level, were the predictions calibrated."""
         return float(np.sqrt(level * (1.0 - level) / self.num_points))
+
+    def conformal_level(self, level: float = 0.9) -> float:
+        """The probability to ask of a predictive, so that its central interval holds a share `level` of new molecules.
+
+        Where the model promises too much it is more than `level`, where it promises too little less: as far from its
+        median as ⌈(n + 1) level⌉ of the n observations were from theirs. If a new molecule is exchangeable with those
+        and was predicted as they were, the interval holds it with a probability of `level` to level + 1/(n + 1),
+        whatever the model is. Leave-one-out predictions come from n − 1 rows, those of new molecules from n, so that
+        it is then nearly so. On average over molecules: nothing is said of a single one, or of those unlike these. The
+        answer is at most 0.99999: a model that is so sure of itself that errors lie beyond cannot be mended by it.
+
+        Raises:
+            BayesmatError: the level is not in (0, 1), or there are too few points for it.
+
+        Source: Chernozhukov et al. 2021, doi 10.1073/pnas.2107794118; leave-one-out: Barber et al. 2021,
+        doi 10.1214/20-AOS1965.
+        """
+        if not 0 < level < 1:
+            raise BayesmatError(f"level is {level}; allowed is a number between 0 and 1")
+        rank = int(np.ceil((self.num_points + 1) * level - 1e-9))
+        if rank > self.num_points:
+            least = int(np.ceil(level / (1 - level) - 1e-9))
+            raise BayesmatError(f"{self.num_points} points; a conformal interval of {level:.6g} needs {least}")
+        far = np.sort(2.0 * np.abs(self.pit - 0.5))[rank - 1]
+        return float(np.clip(far, *_LEVEL_RANGE))
 
     def summary(self) -> str:
         """A few lines of text: errors, scores, and how often intervals held what they promised."""
