@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,8 @@ SOURCES = ("boiling_point", "melting_point")
 MIN_CLASS, CLASS_SEEDS = 10, 2
 """Molecules that a polymer class must have to be left out, and how many training sets are drawn for each."""
 OURS, TRANSFER = "ours", "ours, with sources"
+KINDS = ("recalibrated", "conformal")
+"""Of intervals, beside what the posterior says."""
 OUTPUT = Path(__file__).with_suffix(".json")
 
 
@@ -103,8 +106,9 @@ class Ours:
             found = fitted.predict_smiles([target.smiles[row] for row in test])
             law = found.predictive
             judged = mixture(target.y[test], np.asarray(law.loc, float), np.asarray(law.scale, float), law.log)
-            conformal = {level: fitted.calibration.conformal_level(level) for level in (0.5, 0.9)}
-            return judged._replace(applicability=found.applicability, conformal=conformal)
+            ends = {kind: {level: fitted.interval_ends(level, kind) for level in (0.5, 0.9)} for kind in KINDS}
+            asked = {kind: {level: high - low for level, (low, high) in of.items()} for kind, of in ends.items()}
+            return judged._replace(applicability=found.applicability, asked=asked)
 
         return predict
 
@@ -166,9 +170,8 @@ class Run(NamedTuple):
             "inside 90 %": int(self.inside(0.9).sum()),
             "cpu_s": round(self.cpu_s, 2),
         }
-        if self.predicted.conformal is not None:
-            row |= {f"inside {100 * level:.0f} %, conformal": int(self.inside(self.predicted.conformal[level]).sum())
-                    for level in (0.5, 0.9)}  # fmt: skip
+        for kind, asked in (self.predicted.asked or {}).items():
+            row |= {f"inside {100 * level:.0f} %, {kind}": int(self.inside(asked[level]).sum()) for level in asked}
         return row
 
     def inside(self, level: float) -> np.ndarray:
@@ -205,9 +208,9 @@ def summary(runs: dict[str, Columns]) -> dict[str, Any]:
         tested, cpu, first = (np.array(columns[key]) for key in ("tested", "cpu_s", "first"))
         entry: dict[str, Any] = {key: mean_and_error(columns[key]) for key in ("rmse", "mae", "nll")}
         entry |= {f"coverage {level}": share(sum(columns[f"inside {level}"]), tested.sum()) for level in LEVELS}
-        for level in LEVELS:
-            if told := columns.get(f"inside {level}, conformal"):
-                entry[f"coverage {level}, conformal"] = share(sum(told), tested.sum())
+        for level, kind in itertools.product(LEVELS, KINDS):
+            if told := columns.get(f"inside {level}, {kind}"):
+                entry[f"coverage {level}, {kind}"] = share(sum(told), tested.sum())
         entry["cpu_s, later fits"] = _rounded(np.median(cpu[first == 0])) if (first == 0).any() else None
         entry["cpu_s, first fit"] = _rounded(cpu[first == 1].mean()) if (first == 1).any() else None
         if name != MEAN:
@@ -369,7 +372,7 @@ def counts(results: dict[str, Any]) -> dict[str, Any]:
     worse = [cell["runs with a worse NLL than the mean"].split(" of ") for cell in cells]
     found["runs with a worse NLL than the mean"] = [sum(int(pair[k]) for pair in worse) for k in (0, 1)]
     for level, low, high in (("90 %", 0.87, 0.93), ("50 %", 0.45, 0.55)):
-        for kind in (f"coverage {level}", f"coverage {level}, conformal"):
+        for kind in (f"coverage {level}", *(f"coverage {level}, {kind}" for kind in KINDS)):
             shares = [cell[kind]["share"] for cell in cells]
             found[f"{kind} in {low} to {high}"] = sum(low <= share <= high for share in shares)
             found[f"{kind}, least and greatest"] = [min(shares), max(shares)]

@@ -194,8 +194,8 @@ def test_predict_loses_no_row(fitted, tmp_path, monkeypatch, capsys, chunk):
 def test_conformal_intervals(fitted, tmp_path):
     source, out = tmp_path / "library.csv", tmp_path / "predictions.csv"
     source.write_text("SMILES\nCCCCO\nOCC\n")
-    assert predict(fitted[0], source, out, "--conformal") == 0
-    found = bm.forward.load(fitted[0]).predict_smiles(["CCCCO", "OCC"], conformal=True)
+    assert predict(fitted[0], source, out, "--intervals", "conformal") == 0
+    found = bm.forward.load(fitted[0]).predict_smiles(["CCCCO", "OCC"], "conformal")
     numbers = np.array([[float(cell) for cell in row[3:5]] for row in rows_of(out)[1:]])
     np.testing.assert_allclose(numbers, np.stack([found.lower90, found.upper90], 1), rtol=1e-4)
 
@@ -205,7 +205,7 @@ class StandIn:
 
     label, unit = "length", "1"
 
-    def predict_smiles(self, smiles, conformal):
+    def predict_smiles(self, smiles, intervals):
         kept = np.array([i for i, text in enumerate(smiles) if text != "bad"], int)
         size = np.array([float(len(smiles[i])) for i in kept])
         refusals = [bm.chem.Refusal(i, text, "is bad") for i, text in enumerate(smiles) if text == "bad"]

@@ -217,6 +217,26 @@ def test_conformal_level_at_its_ends():
             judged(ranks).conformal_level(level)
 
 
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from([0.0, 0.5, 30.0, 1e4]), st.floats(0.01, 0.99)
+)
+def test_recalibrated_level_is_a_quantile(pit, belief, level):
+    """Of (belief s + #{far ≤ s}) / (belief + n), on a grid."""
+    found = judged(pit).recalibrated_level(level, belief)
+    far, s = 2 * np.abs(np.array(pit) - 0.5), np.linspace(0, 1, 20001)
+    share = (belief * s + (far[:, None] <= s).sum(0)) / (belief + len(far))
+    expected = s[np.argmax(share >= level - 1e-9)]
+    assert found == pytest.approx(np.clip(expected, 1e-4, 1 - 1e-5), abs=2e-4)
+
+
+def test_recalibrated_level_between_model_and_measurements():
+    narrow = judged(0.5 + np.linspace(-0.2, 0.2, 41))  # errors are smaller than the model believes
+    levels = [narrow.recalibrated_level(0.9, belief) for belief in (0, 30, 1e9)]
+    assert levels[0] == pytest.approx(0.36, abs=0.02) and levels == sorted(levels) and levels[2] == pytest.approx(0.9)
+    with pytest.raises(BayesmatError, match="belief is -1; allowed is a number from 0 on"):
+        narrow.recalibrated_level(0.9, -1)
+
+
 def test_data_are_arguments_of_the_compiled_program():
     """A second data set of the same shape must give its own answer, in whatever precision it comes."""
     for shift in (0.0, 10.0):

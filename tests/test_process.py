@@ -402,17 +402,24 @@ def test_save_and_load_same_bits(tmp_path, fitted) -> None:
 
 def test_conformal_intervals_of_a_fit(fitted) -> None:
     """They have the training molecules' own leave-one-out errors inside, as many as they say."""
-    low, high = fitted.conformal_ends(0.9)
+    low, high = fitted.interval_ends(0.9, "conformal")
     pit = fitted.calibration.pit
     assert low + high == pytest.approx(1.0)
     assert ((pit >= low - 1e-9) & (pit <= high + 1e-9)).sum() == np.ceil(0.9 * (len(pit) + 1))
     smiles = ["CCO", "c1ccccc1", "CC(=O)CC"]
-    usual, conformal = (fitted.predict_smiles(smiles, conformal=choice) for choice in (False, True))
+    kinds = ("posterior", "conformal")
+    usual, conformal = (fitted.predict_smiles(smiles, choice) for choice in kinds)
     expected = np.asarray(usual.predictive.loc), np.asarray(usual.predictive.scale)
     exact = forward.Predictive(*expected, usual.predictive.log).quantiles((low, high))
     np.testing.assert_allclose(np.stack([conformal.lower90, conformal.upper90], 1), exact, rtol=1e-5)
     for name in ("mean", "sd", "applicability"):
         np.testing.assert_allclose(getattr(usual, name), getattr(conformal, name), rtol=1e-5)
+    assert fitted.interval_ends() == pytest.approx((0.05, 0.95))
+    assert fitted.interval_ends(0.9, "recalibrated")[0] == pytest.approx(
+        0.5 - fitted.calibration.recalibrated_level() / 2
+    )
+    with pytest.raises(BayesmatError, match="intervals 'bayes'; allowed are posterior, recalibrated, conformal"):
+        fitted.interval_ends(0.9, "bayes")
 
 
 HOSTILE = {

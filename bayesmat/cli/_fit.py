@@ -44,8 +44,9 @@ def add_commands(commands: Any) -> None:
     predict.add_argument("file", metavar="FILE", help="comma or (.tsv) tab separated, with a header, possibly .gz")
     predict.add_argument("--smiles", required=True, metavar="COLUMN", help="of the structures")
     predict.add_argument("--out", required=True, metavar="PREDICTIONS.csv", help="possibly .gz")
-    predict.add_argument("--conformal", action="store_true", help="q05 and q95 as leave-one-out errors were, of which "
-                         "nine in ten lay between, whatever the model believes")  # fmt: skip
+    of_interval = "what q05 and q95 are: as the model promises (the default), as leave-one-out errors were, or between"
+    kinds = bm.forward.INTERVALS
+    predict.add_argument("--intervals", choices=kinds, default="posterior", help=of_interval)
     predict.set_defaults(call=_predict)
 
 
@@ -160,7 +161,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     with _writing(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(map(readable, [*header, *columns]))
-        for row, values in _predicted(model, progress(rows, f"predicting {model.label}"), arguments.conformal):
+        for row, values in _predicted(model, progress(rows, f"predicting {model.label}"), arguments.intervals):
             writer.writerow([*map(readable, row.cells), *values])
             total += 1
             if reason := values[-1]:
@@ -178,12 +179,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _predicted(model: bm.forward.Fitted, rows: Iterator[Row], conformal: bool) -> Iterator[tuple[Row, list[str]]]:
+def _predicted(model: bm.forward.Fitted, rows: Iterator[Row], intervals: str) -> Iterator[tuple[Row, list[str]]]:
     """Each row with the cells that it gets, in order."""
     while chunk := list(itertools.islice(rows, CHUNK)):
         usable = [index for index, row in enumerate(chunk) if not row.reason]
         cells = [["", "", "", "", "", row.reason] for row in chunk]
-        found = model.predict_smiles([chunk[index].text for index in usable], conformal)
+        found = model.predict_smiles([chunk[index].text for index in usable], intervals)
         numbers = [found.mean, found.sd, found.lower90, found.upper90]
         if (score := getattr(found, "applicability", None)) is not None:
             numbers.append(score)

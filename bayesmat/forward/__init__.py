@@ -4,6 +4,7 @@ from ._applicability import Applicability as Applicability
 from ._basis import Basis as Basis
 from ._fit import fit as fit
 from ._fitted import (
+    INTERVALS as INTERVALS,
     Fitted as Fitted,
     Predictions as Predictions,
     calibrate as calibrate,

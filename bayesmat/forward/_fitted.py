@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import equinox as eqx
@@ -99,15 +99,17 @@ class Fitted:
         """The posterior predictive of tokens `(..., length)` or features; compiled once per shape."""
         return _predict(self.predictor, x, transferred)
 
-    def predict_smiles(self, smiles: str | Sequence[str], conformal: bool = False) -> Predictions:
+    def predict_smiles(self, smiles: str | Sequence[str], intervals: str = "posterior") -> Predictions:
         """Predictions for SMILES; what the alphabet cannot say is returned with its reason.
 
         Args:
             smiles: one or several.
-            conformal: make `lower90` and `upper90` conformal, see `conformal_ends`; all else stays what the posterior
-                says.
+            intervals: what `lower90` and `upper90` are, see `interval_ends`; all else is what the posterior says.
+
+        Raises:
+            BayesmatError: see `interval_ends`.
         """
-        ends = self.conformal_ends(0.9) if conformal else _ENDS
+        ends = self.interval_ends(0.9, intervals)
         encoded = encode(smiles, self.alphabet)
         features = compute_features(encoded.tokens, self.alphabet)
         n = len(encoded.tokens)
@@ -119,16 +121,23 @@ class Fitted:
         predictive, mean, sd, lower, upper, usual = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return Predictions(encoded.kept, encoded.refusals, mean, sd, lower, upper, usual, self.unit, predictive)
 
-    def conformal_ends(self, level: float = 0.9) -> tuple[float, float]:
-        """The two quantiles of a predictive between which a share `level` of new molecules like these lies.
+    def interval_ends(self, level: float = 0.9, kind: str = "posterior") -> tuple[float, float]:
+        """The two quantiles of a predictive that bound its central interval for a share `level` of new molecules.
 
-        The leave-one-out errors of the training molecules say so, whatever the model believes; see
-        `Calibration.conformal_level`. Use them with any predictive: `predictive.quantiles(fit.conformal_ends(0.5))`.
+        Use them with any predictive: `predictive.quantiles(fit.interval_ends(0.5, "conformal"))`.
+
+        Args:
+            level: in (0, 1).
+            kind: "posterior" for what the model promises; "conformal" for what leave-one-out errors of the training
+                molecules say, whatever the model believes; "recalibrated" for a compromise, in which the model's
+                promise counts for thirty molecules. See `Calibration.conformal_level` and `recalibrated_level`.
 
         Raises:
-            BayesmatError: see `Calibration.conformal_level`.
+            BayesmatError: the kind is unknown, the level is not in (0, 1), or there are too few molecules for it.
         """
-        asked = self.calibration.conformal_level(level)
+        if kind not in INTERVALS:
+            raise BayesmatError(f"intervals {kind!r}; allowed are {', '.join(INTERVALS)}")
+        asked = INTERVALS[kind](self.calibration, level)
         return 0.5 - asked / 2, 0.5 + asked / 2
 
     def predict_features(self, features: Features, transferred: np.ndarray | None = None) -> Predictive:
@@ -247,6 +256,12 @@ def _describe(
     return p, told.mean, told.sd, told.quantiles[..., 0], told.quantiles[..., 1], usual
 
 
+INTERVALS: dict[str, Callable[[Calibration, float], float]] = {
+    "posterior": lambda calibration, level: level,
+    "recalibrated": Calibration.recalibrated_level,
+    "conformal": Calibration.conformal_level,
+}
+"""Kinds of intervals: which central probability to ask of a predictive."""
 _ENDS = (0.05, 0.95)
 _score = eqx.filter_jit(lambda p, y: (p.mean(), p.quantiles(_ENDS), p.cdf(y), p.log_prob(y)))
 _featurize = jax.jit(jax.vmap(featurize, (0, None)), static_argnums=1)

@@ -84,14 +84,44 @@ class Calibration:
         Source: Chernozhukov et al. 2021, doi 10.1073/pnas.2107794118; leave-one-out: Barber et al. 2021,
         doi 10.1214/20-AOS1965.
         """
-        if not 0 < level < 1:
-            raise BayesmatError(f"level is {level}; allowed is a number between 0 and 1")
+        _check_level(level)
         rank = int(np.ceil((self.num_points + 1) * level - 1e-9))
         if rank > self.num_points:
             least = int(np.ceil(level / (1 - level) - 1e-9))
             raise BayesmatError(f"{self.num_points} points; a conformal interval of {level:.6g} needs {least}")
-        far = np.sort(2.0 * np.abs(self.pit - 0.5))[rank - 1]
-        return float(np.clip(far, *_LEVEL_RANGE))
+        return float(np.clip(self._far[rank - 1], *_LEVEL_RANGE))
+
+    def recalibrated_level(self, level: float = 0.9, belief: float = 30.0) -> float:
+        """Between what the model promises and `conformal_level`: a Dirichlet process prior around the model.
+
+        The n observations and `belief` more, which lie as the model says, are the distribution of how far from its
+        median a predictive's observation lies; the answer is its quantile at `level`.
+
+        Args:
+            level: in (0, 1).
+            belief: observations that the model's promise counts for; 0 for the n alone.
+
+        Raises:
+            BayesmatError: the level is not in (0, 1), or the belief is negative.
+
+        Source: Ferguson 1973, doi 10.1214/aos/1176342360.
+        """
+        _check_level(level)
+        if not 0 <= belief < np.inf:
+            raise BayesmatError(f"belief is {belief}; allowed is a number from 0 on")
+        # Of the distribution function (belief s + #{far ≤ s}) / (belief + n), which jumps at each observation.
+        far, n = self._far, self.num_points
+        wanted = level * (belief + n)
+        before = belief * far + np.arange(n)  # just below each jump
+        index = int(np.searchsorted(before + 1.0, wanted))
+        if index == n or wanted < before[index]:
+            return float(np.clip((wanted - index) / belief, *_LEVEL_RANGE))
+        return float(np.clip(far[index], *_LEVEL_RANGE))
+
+    @property
+    def _far(self) -> np.ndarray:
+        """How central an interval must be to hold each observation, in order."""
+        return np.sort(2.0 * np.abs(self.pit - 0.5))
 
     def summary(self) -> str:
         """A few lines of text: errors, scores, and how often intervals held what they promised."""
@@ -106,3 +136,8 @@ class Calibration:
                 f"  intervals promise → hold: {held} (± {100 * self.coverage_error():.1f} at 90 %)",
             ]
         )
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise BayesmatError(f"level is {level}; allowed is a number between 0 and 1")

@@ -53,14 +53,14 @@ class Predicted(NamedTuple):
         pit: `(m,)` of the predictive distribution function at each measurement.
         log_density: `(m,)` of each measurement.
         applicability: `(m,)`, if the model knows.
-        conformal: what to ask of a predictive for an interval that holds 50 % and 90 %, if the model knows.
+        asked: by kind of interval, what to ask of a predictive for one that holds 50 % and 90 %, if the model knows.
     """
 
     mean: np.ndarray
     pit: np.ndarray
     log_density: np.ndarray
     applicability: np.ndarray | None = None
-    conformal: dict[float, float] | None = None
+    asked: dict[str, dict[float, float]] | None = None
 
 
 Predict = Callable[[np.ndarray], Predicted]
