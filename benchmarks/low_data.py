@@ -337,6 +337,10 @@ def off_domain_summary(runs: list[Run], kinds: list[str]) -> dict[str, Any]:
         "coverage 90 %": share(inside[0.9].sum(), len(observed)),
         "coverage 90 %, over runs": mean_and_error([run.inside(0.9).mean() for run in runs]),
     }
+    for kind in KINDS if all(run.predicted.asked for run in runs) else ():
+        for level in (0.5, 0.9):
+            held = np.concatenate([run.inside(run.predicted.asked[kind][level]) for run in runs])
+            result[f"coverage {100 * level:.0f} %, {kind}"] = share(held.sum(), len(observed))
     if len(set(kinds)) > 1:
         of = np.repeat(kinds, [len(run.observed) for run in runs])
         result["coverage 90 %, by left out"] = {

@@ -121,21 +121,16 @@ def number(read: Outline, text: str, alphabet: Alphabet) -> list[int]:
     Raises:
         RefusedError: an atom or a size is outside the alphabet.
     """
-    if read.attachments != alphabet.attachments:
-        if not alphabet.attachments:
-            raise _rdkit.RefusedError(text, "attachment point")
-        raise _rdkit.RefusedError(text, f"{read.attachments} attachment points")
     token_of = alphabet.symbol_token
-    for atom in read.atoms:
-        if atom not in token_of:
-            raise _rdkit.RefusedError(text, _why_not(atom, alphabet))
-    if read.depth > alphabet.max_depth:
-        raise _rdkit.RefusedError(text, f"more than {alphabet.max_depth} nested branches")
-    if read.rings > alphabet.max_rings:
-        raise _rdkit.RefusedError(text, f"more than {alphabet.max_rings} open rings")
-    if len(read.symbols) > alphabet.length:
-        raise _rdkit.RefusedError(text, does_not_fit(alphabet))
-    return [token_of[symbol] for symbol in read.symbols]
+    try:
+        tokens = [token_of[symbol] for symbol in read.symbols]
+        points = tokens.count(token_of[ATTACHMENT]) if alphabet.attachments else 0
+    except KeyError:
+        tokens, points = [], 0
+    sizes_fit = read.depth <= alphabet.max_depth and read.rings <= alphabet.max_rings
+    if not tokens or not sizes_fit or len(tokens) > alphabet.length or points != alphabet.attachments:
+        raise _rdkit.RefusedError(text, _why_not(read, alphabet))
+    return tokens
 
 
 def does_not_fit(alphabet: Alphabet) -> str:
@@ -143,7 +138,21 @@ def does_not_fit(alphabet: Alphabet) -> str:
     return f"does not fit {alphabet.length} tokens"
 
 
-def _why_not(atom: AtomType, alphabet: Alphabet) -> str:
+def _why_not(read: Outline, alphabet: Alphabet) -> str:
+    """The reason for refusing an outline that the alphabet cannot say."""
+    if read.attachments != alphabet.attachments:
+        return f"{read.attachments} attachment points" if alphabet.attachments else "attachment point"
+    for atom in read.atoms:
+        if atom not in alphabet.symbol_token:
+            return _why_not_atom(atom, alphabet)
+    if read.depth > alphabet.max_depth:
+        return f"more than {alphabet.max_depth} nested branches"
+    if read.rings > alphabet.max_rings:
+        return f"more than {alphabet.max_rings} open rings"
+    return does_not_fit(alphabet)
+
+
+def _why_not_atom(atom: AtomType, alphabet: Alphabet) -> str:
     same = [other for other in alphabet.atoms if other.element == atom.element]
     if not same:
         return f"element {atom.element}"

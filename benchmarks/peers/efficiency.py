@@ -84,7 +84,7 @@ def _counts(
 def _sampler(setting: Setting) -> Ours:
     alphabet = setting.prior.alphabet
     surrogate = bm.smc.Surrogate(lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector, SWEEPS, MEMORY)
-    settings = {"num_moves": 1, "target_ess": 0.85, "max_temperatures": 200}  # few particles: small steps
+    settings = {"num_moves": 1, "target_ess": 0.5, "max_temperatures": 200}
     return Ours(setting, PARTICLES, Record(), surrogate=surrogate, **settings)
 
 
