@@ -23,6 +23,8 @@ MAX_LISTED, MAX_OPEN = 500, 20
 """Rows set aside: listed at all, and without being asked."""
 FEW = 30
 """Below this many molecules a share of them is known to some ten per cent only."""
+MIN_CONFORMAL = 9
+"""Measurements without which no conformal interval holds 90 %."""
 
 
 def calibration_to_html(fitted: Fitted, set_aside: Sequence[tuple[int, str]] = (), source: str = "") -> str:
@@ -110,10 +112,13 @@ def _findings(fitted: Fitted, num_aside: int) -> Iterator[str]:
     if held < 0.9 - chance:
         yield (
             f"The model is overconfident: its 90{NO_BREAK}% intervals hold {percent(held)} of the measurements. "
-            "Look for mistakes among the worst predictions, and read its intervals as too narrow."
+            "Look for mistakes among the worst predictions, and predict with --intervals recalibrated."
         )
     if held > 0.9 + chance:
-        yield f"The intervals are wider than they need to be: those of 90{NO_BREAK}% hold {percent(held)}."
+        yield (
+            f"The intervals are wider than they need to be: those of 90{NO_BREAK}% hold {percent(held)}. Predict with "
+            "--intervals recalibrated for narrower ones."
+        )
     if _explained(judged) < 0.2:
         yield (
             f"The model explains {percent(max(_explained(judged), 0.0))} of the variance of unseen measurements: it is "
@@ -138,6 +143,10 @@ def _trust(judged: Calibration) -> str:
     for level in judged.coverage:
         held = percent(plot.coverage_at(judged, level))
         pairs.append((f"inside the {show(percent(level))} interval", show(held)))
+    asked = f"{percent(judged.recalibrated_level(0.9))} (recalibrated)"
+    if judged.num_points >= MIN_CONFORMAL:
+        asked += f", {percent(judged.conformal_level(0.9))} (conformal)"
+    pairs.append(("interval to ask for, for 90 % of new ones inside", show(asked)))
     table = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in pairs)
     return f"""<section id="calibration"><h2>Can the predictions be trusted?</h2>
 <p>Every measurement against what the model says without having seen it. The points of the first figure should follow
