@@ -420,6 +420,8 @@ def test_conformal_intervals_of_a_fit(fitted) -> None:
     )
     with pytest.raises(BayesmatError, match="intervals 'bayes'; allowed are posterior, recalibrated, conformal"):
         fitted.interval_ends(0.9, "bayes")
+    with pytest.raises(BayesmatError, match="level is 90; allowed is a number between 0 and 1"):
+        fitted.interval_ends(90)
 
 
 HOSTILE = {

@@ -137,6 +137,8 @@ class Fitted:
         """
         if kind not in INTERVALS:
             raise BayesmatError(f"intervals {kind!r}; allowed are {', '.join(INTERVALS)}")
+        if not 0 < level < 1:
+            raise BayesmatError(f"level is {level}; allowed is a number between 0 and 1")
         asked = INTERVALS[kind](self.calibration, level)
         return 0.5 - asked / 2, 0.5 + asked / 2
 
