@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -17,7 +18,7 @@ from .. import infer
 from .._types import Array, BayesmatError, cache_dir, read_arrays, replacing_folder
 from ..chem import Alphabet, AtomType, Refusal
 from ..data import PropertyTable
-from ..nn import DESCRIPTOR_NAMES, FINGERPRINT_BINS, Entry, Network, Stack, Weights, extractor
+from ..nn import Entry, Network, Stack, Weights, extractor
 from ._applicability import Applicability
 from ._basis import Basis
 from ._fitted import Fitted
@@ -47,7 +48,7 @@ def fingerprint(
         version = "unknown"
     key_data = np.asarray(jax.random.key_data(key)) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     header = {
-        "format": [FORMAT, version, DESCRIPTOR_NAMES, FINGERPRINT_BINS, extractor().digest],
+        "format": [FORMAT, version, _code_digest(), extractor().digest],
         "table": [table.name, table.label, table.unit, table.smiles],
         "alphabet": asdict(alphabet),
         "sources": [source.fingerprint for source in sources],
@@ -57,6 +58,14 @@ def fingerprint(
     digest = hashlib.sha256(json.dumps(header).encode())
     digest.update(np.ascontiguousarray(table.y, np.float64).tobytes())
     return digest.hexdigest()
+
+
+@functools.cache
+def _code_digest() -> str:
+    """sha256 of the code that fits: between two versions in development a cached fit would be another's."""
+    package = Path(__file__).parent.parent
+    sources = [path for layer in ("chem", "nn", "infer", "forward") for path in sorted((package / layer).glob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _cache_folder(name: str, fingerprint: str) -> Path:
