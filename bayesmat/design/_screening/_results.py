@@ -13,7 +13,7 @@ from ._encode import tokens_of
 from ._score import FIELDS, Scorer
 from ._sources import BATCH
 
-GROUP = 32
+GROUP = 64
 """Batches that are scored together."""
 
 NOT_A_NUMBER = "the prediction is not a number"
