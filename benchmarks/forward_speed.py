@@ -1,10 +1,10 @@
 """How long does a fit of sixty measurements take, and how many molecules are predicted in a CPU-second?
 
 The fit runs in a process of its own without compiled programs from disk: imports, features, compilation and all. Then
-predictions from token arrays, in batches of 2,048, after compilation: mean and standard deviation; and everything, that
-is also three quantiles, the log-probability of an interval and the applicability; with a fit of sixty measurements on
-the features of the pre-trained network, and one of thousands on fingerprints. `--library N` also times the training of
-a library. Writes forward_speed.json beside this file; parts that are not run keep their results.
+predictions from token arrays by one thread, in batches of 2,048, after compilation: mean and standard deviation; and
+everything, that is also three quantiles, the log-probability of an interval and the applicability; with a fit of sixty
+measurements on the features of the pre-trained network, and one of thousands on fingerprints. `--library N` also times
+the training of a library. Writes forward_speed.json beside this file; parts that are not run keep their results.
 
     python benchmarks/forward_speed.py [--library 1000]
 """
@@ -69,7 +69,7 @@ def cold_fit() -> dict:
         "forward.fit(f.sixty(), key=jax.random.key(0), cache=False, progress=False)\n"
     )
     data.load("boiling_point")  # the structures are read once per installation, not per fit
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_") and k != "NPROC"}
     begin, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parent)
     after = os.times()
@@ -112,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=int, metavar="N")
     options = parser.parse_args()
+    os.environ["NPROC"] = "1"  # XLA's threads: several predict little faster, and take half as much CPU time again
     report = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
     report["question"] = __doc__.splitlines()[0]
     report["fit of 60, nothing compiled"] = cold_fit()
