@@ -52,6 +52,7 @@ def test_an_alphabet_of_many_rings_keeps_all_of_them() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_decode_maps_over_any_number_of_axes() -> None:
     strings = chem.random_strings(jax.random.key(3), 24, SHORT)
     one_by_one = [chem.decode(row, SHORT) for row in strings]

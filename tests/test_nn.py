@@ -100,6 +100,7 @@ def test_padding_has_no_features() -> None:
     assert np.isfinite(empty.learned).all() and np.isfinite(empty.properties).all()
 
 
+@pytest.mark.slow
 def test_features_do_not_change_when_64_bit_types_are_enabled() -> None:
     tokens = chem.encode(CORPUS[:20], ORGANIC).tokens
     narrow = featurize(tokens)

@@ -318,6 +318,7 @@ def test_one_trace_per_shape_and_one_molecule_at_a_time() -> None:
         nn.rings(batch, ORGANIC)
 
 
+@pytest.mark.slow
 def test_unchanged_when_64_bit_types_are_enabled() -> None:
     small = ORGANIC.with_length(40)
     tokens = chem.encode(["Cn1c(=O)c2c(ncn2C)n(C)c1=O", "c1ccc2cccc2cc1"], small).tokens

@@ -122,6 +122,7 @@ def process():
     return forward.fit(table, key=KEY, own=("descriptors",), transfer=(), cache=False, progress=False, log=False)
 
 
+@pytest.mark.slow
 def test_draws_have_the_distribution_of_each_molecule(fit, process):
     texts = ["CCCCO", "OCCO", "c1ccccc1", "CCN(CC)CC", "CCCCO"]
     for fitted in (fit, process):
@@ -136,6 +137,7 @@ def test_draws_have_the_distribution_of_each_molecule(fit, process):
             np.testing.assert_allclose(below, q, atol=5 * math.sqrt(q * (1 - q) / num) + 0.01)
 
 
+@pytest.mark.slow
 def test_correlations_are_those_of_the_process_conditioned_on_its_data(process):
     """Against the Schur complement of the joint prior covariance, written out pair by pair."""
     p, k = process.predictor.process, 1
@@ -204,6 +206,7 @@ def test_the_histogram_of_p_hit_loses_nothing(values):
     np.testing.assert_allclose(found[1:], best[tested[1:].astype(int) - 1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_outlook_against_enumeration_of_independent_hits(fit):
     """With one draw of the function the number of hits is a sum of independent ones: its mean and spread are known."""
     linear = jax.tree.map(lambda leaf: leaf, fit.predictor.linear)

@@ -59,6 +59,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrup
     assert_same(smc_process.results(run), uninterrupted)
 
 
+@pytest.mark.slow
 def test_interrupted_run_leaves_a_checkpoint(tmp_path, uninterrupted) -> None:
     out, folder = tmp_path / "out.npz", tmp_path / "checkpoint"
     error = finish(start(out, "--checkpoint", folder, "--interrupt-after", "3"), -signal.SIGINT)
