@@ -195,7 +195,9 @@ def test_conformal_intervals(fitted, tmp_path):
     source, out = tmp_path / "library.csv", tmp_path / "predictions.csv"
     source.write_text("SMILES\nCCCCO\nOCC\n")
     assert predict(fitted[0], source, out, "--intervals", "conformal") == 0
-    found = bm.forward.load(fitted[0]).predict_smiles(["CCCCO", "OCC"], "conformal")
+    model = bm.forward.load(fitted[0])
+    found, usual = (model.predict_smiles(["CCCCO", "OCC"], kind) for kind in ("conformal", "posterior"))
+    assert (np.abs(found.lower90 - usual.lower90) > 1e-3 * found.sd).all()
     numbers = np.array([[float(cell) for cell in row[3:5]] for row in rows_of(out)[1:]])
     np.testing.assert_allclose(numbers, np.stack([found.lower90, found.upper90], 1), rtol=1e-4)
 

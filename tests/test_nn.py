@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import jax
@@ -41,6 +42,39 @@ def test_features_are_invariant_to_root_and_kekule_form() -> None:
         np.testing.assert_array_equal(features.fingerprint, reference.fingerprint)
         np.testing.assert_allclose(features.descriptors, reference.descriptors, rtol=1e-6)
     assert len(shared) > 500
+
+
+def in_narrow_arrays(smiles, alphabet, names) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Features of strings that fill less than half of their arrays, from whole and from half arrays."""
+    tokens = chem.encode(smiles, alphabet).tokens
+    half = alphabet.length // 2
+    tokens = tokens[~tokens[:, half:].any(axis=1)][:200]
+    assert len(tokens) > 10
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def asked(tokens, alphabet):
+        features = jax.vmap(lambda x: nn.featurize(x, alphabet))(tokens)
+        return [getattr(features, name) for name in names]
+
+    return asked(tokens, alphabet), asked(tokens[:, :half], alphabet.with_length(half))
+
+
+def test_short_strings_have_the_same_features_in_arrays_of_half_the_length() -> None:
+    """Screening relies on it: what follows the end of a string says nothing."""
+    whole, narrow = in_narrow_arrays(CORPUS, ORGANIC, ("fingerprint", "descriptors"))
+    np.testing.assert_array_equal(narrow[0], whole[0])
+    np.testing.assert_allclose(narrow[1], whole[1], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("polymer", [False, True])
+def test_what_is_learned_is_the_same_in_arrays_of_half_the_length(polymer) -> None:
+    smiles = [f"*{text}*" for text in ("CC", "CCO", "c1ccc(cc1)", "CC(C)O", "C(F)(F)C", "CCCCCC", "CC(=O)N")] * 2
+    alphabet = chem.Alphabet.polymer() if polymer else ORGANIC
+    for narrow, whole in zip(
+        *in_narrow_arrays(smiles if polymer else CORPUS, alphabet, nn.Features._fields), strict=True
+    ):
+        np.testing.assert_allclose(narrow, whole, rtol=1e-4, atol=1e-4 * np.abs(whole).max())
 
 
 def test_descriptors_agree_with_rdkit() -> None:
