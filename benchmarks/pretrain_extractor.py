@@ -97,7 +97,7 @@ def gather(rng: np.random.Generator) -> Corpus:
         sources["chemicals"] += table.smiles
         values[name] = dict(zip(table.smiles, table.y, strict=True))
     for name, files in TABLES.items():
-        values[name] = _table(files, positive=name in LOGARITHMIC)
+        values[name] = chemicals_table(files, positive=name in LOGARITHMIC)
         sources["chemicals"] += values[name]
     sources["zinc"] = _canonical(pd.read_csv(folder() / "zinc250k.csv.gz")["smiles"].sample(25000, random_state=0))
     sources["qm9"] = _quantum(values)
@@ -105,7 +105,7 @@ def gather(rng: np.random.Generator) -> Corpus:
     sources["smipoly"] = _canonical(
         pd.read_csv(folder() / "smipoly_polymers.csv.gz")["smiles"].sample(12000, random_state=0)
     )
-    sources["polymers"] = _polymers(values)
+    sources["polymers"] = polymer_tables(values)
     smiles: dict[str, None] = {}
     described: list[str] = []
     for name, structures in sources.items():
@@ -118,7 +118,7 @@ def gather(rng: np.random.Generator) -> Corpus:
     return Corpus(list(smiles), np.array(["*" in text for text in smiles]), values, described)
 
 
-def _table(files: tuple[tuple[str, str], ...], positive: bool) -> dict[str, float]:
+def chemicals_table(files: tuple[tuple[str, str], ...], positive: bool) -> dict[str, float]:
     """One property of the `chemicals` package; values outside the central 99.8 % are left out as misprints."""
     structures, found = data.structures(), {}
     for file, column in files:
@@ -163,7 +163,7 @@ def _pubchem(values: dict[str, dict[str, float]]) -> list[str]:
     return list(rows["canonical"])
 
 
-def _polymers(values: dict[str, dict[str, float]]) -> list[str]:
+def polymer_tables(values: dict[str, dict[str, float]]) -> list[str]:
     rows = pd.read_csv(folder() / "polymer_properties_long.csv")
     rows["canonical"] = _canonical(rows["smiles"])
     for name, part in rows.groupby("dataset"):

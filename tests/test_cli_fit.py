@@ -132,13 +132,14 @@ def test_options_reach_the_fit(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(bm.forward, "fit", record)
     (tmp_path / "p.csv").write_text("SMILES,k\n" + "".join(f"*{'C' * n}*,{n}\n" for n in range(1, 13)))
-    more = ["--log", "--seed", "7", "--transfer", "viscosity", "thermal_conductivity", "viscosity"]
+    more = ["--log", "--seed", "7", "--refits", "5", "--transfer", "viscosity", "thermal_conductivity", "viscosity"]
     assert cli.main(command(tmp_path / "p.csv", tmp_path / "out", *more)) == 2
     assert capsys.readouterr().err == "bayesmat: enough\n"
     (one, first), (two, _), (own, options) = seen
     assert (one.name, two.name, own.unit) == ("viscosity", "thermal_conductivity", "1")
     assert first["alphabet"] == bm.chem.Alphabet.organic() and options["alphabet"] == bm.chem.Alphabet.polymer()
     assert options["sources"] == ["fit of viscosity", "fit of thermal_conductivity"] and options["log"] is True
+    assert options["refits"] == 5
 
 
 # predict

@@ -326,7 +326,7 @@ def test_a_name_that_nobody_has() -> None:
 @pytest.mark.slow
 def test_the_shipped_extractor_is_read_within_a_program(tokens) -> None:
     nn.extractor.cache_clear()
-    run = jax.jit(jax.vmap(lambda x: nn.extractor()(x, GIVEN, ORGANIC)))
+    run = jax.jit(jax.vmap(lambda x: nn.extractor()(chem.decode(x, ORGANIC), GIVEN, ORGANIC)))
     inside, shipped = run(tokens[:65]), nn.extractor()
     assert inside.shape == (65, shipped.num_features) and np.asarray(inside).std(0).max() > 0.1
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(shipped))

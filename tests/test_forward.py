@@ -292,6 +292,17 @@ def test_leave_one_out_calibration(source, abundant, conductivity):
         assert found.rmse < 0.8 * fitted.y.std()
 
 
+def test_refits_judge_the_same_fit(small, source, tmp_path):
+    again = fit(small[0], refits=3)
+    assert same(again.predictor, source.predictor)
+    assert again.calibration.kind == "cross-validation" and "cross-validation, 40 points" in again.summary()
+    found, leave_one_out = again.calibration, source.calibration
+    assert np.corrcoef(found.mean, leave_one_out.mean)[0, 1] > 0.9 and not np.allclose(found.mean, leave_one_out.mean)
+    assert 0.8 < found.rmse / leave_one_out.rmse < 2.0
+    assert again.interval_ends(0.9, "conformal") != source.interval_ends(0.9, "conformal")
+    assert forward.load(forward.save(again, tmp_path / "fit")).calibration.kind == "cross-validation"
+
+
 def test_predictor_agrees_with_the_exact_posterior(boiling, abundant, as_if_abundant):
     """Finite draws and float32: the predictive of new molecules against its closed form."""
     many = fit(rows(boiling, 450, 1), num_draws=512)
@@ -447,7 +458,7 @@ def test_cache(tmp_path, monkeypatch, small):
     with monkeypatch.context() as patch:
         patch.setattr(_fit, "_fit", None)  # a second fit would fail
         assert same(first.predictor, fit(table, cache=True).predictor)
-        others = ({"num_draws": 32}, {"key": jax.random.key(5)}, {"alphabet": ALPHABET.with_length(96)},
+        others = ({"num_draws": 32}, {"refits": 3}, {"key": jax.random.key(5)}, {"alphabet": ALPHABET.with_length(96)},
                   {"transfer": ("sources",)})  # fmt: skip
         for other in others:
             with pytest.raises(TypeError):
@@ -472,6 +483,7 @@ def test_logarithm_is_chosen_by_rule():
         (lambda t: replace(t.subset(np.arange(20)), y=np.full(20, np.nan)), {}, "20 values are not finite"),
         (lambda t: replace(t.subset(np.arange(20)), y=np.arange(20.0)), {"log": True}, "1 values are not positive"),
         (lambda t: t.subset(np.arange(20)), {"num_draws": 2}, "at least 8"),
+        (lambda t: t.subset(np.arange(20)), {"refits": 2}, "refits is 2; allowed are 0, and 3 or more"),
         (lambda t: t.subset(np.arange(20)), {"transfer": ("learnt",)}, "'learnt' is unknown; allowed are learned"),
     ],
 )

@@ -58,7 +58,7 @@ def exact():
     y = np.random.default_rng(1).normal(size=N)
     with jax.enable_x64(True):
         between = _process.pairs([jnp.asarray(row) for row in rows])
-        made = ProcessData(between, jnp.asarray(y), jnp.ones(3))
+        made = ProcessData(between, jnp.asarray(y), jnp.ones(3), jnp.zeros(N))
         found = _process.posterior(Hyper(*map(jnp.asarray, HYPER)), made)
         return rows, y, made, _process.Posterior(*map(np.asarray, found))
 
@@ -94,13 +94,74 @@ def test_posterior_and_leave_one_out_against_refits(exact) -> None:
         np.testing.assert_allclose(found.loo_variance[row], whole[row, row] - gain @ whole[rest, row], atol=1e-8)
 
 
+def test_rows_apart_are_rows_left_out(exact) -> None:
+    """Evidence and predictions are those of the other rows, whatever was measured apart."""
+    rows, y, made, _ = exact
+    out = np.isin(np.arange(N), [2, 5, 6])
+    whole = noisy(rows)
+    other = whole[np.ix_(~out, ~out)]
+    gain = np.linalg.solve(other, whole[np.ix_(~out, out)])
+    hyper = Hyper(*map(np.asarray, HYPER))
+    evidence = []
+    for measured in (y, np.where(out, 3.0, y)):
+        with jax.enable_x64(True):
+            apart = jnp.asarray(np.where(out, _process_fit.LEFT_OUT, 0.0))
+            data_ = made._replace(y=jnp.asarray(measured), apart=apart)
+            found = jax.tree.map(np.asarray, _process.posterior(Hyper(*map(jnp.asarray, hyper)), data_))
+            evidence.append(float(_process.log_evidence(Hyper(*map(jnp.asarray, hyper)), data_)))
+        np.testing.assert_allclose(found.loo_mean[out], gain.T @ y[~out], atol=1e-4)
+        variance = np.diag(whole)[out] - (gain * whole[np.ix_(~out, out)]).sum(0)
+        np.testing.assert_allclose(found.loo_variance[out] - _process_fit.LEFT_OUT, variance, atol=1e-4)
+    assert abs(evidence[0] - evidence[1]) < 1e-4
+    alone = scipy.stats.multivariate_normal(np.zeros((~out).sum()), other).logpdf(y[~out])
+    noise = scipy.stats.norm(0.0, np.sqrt(_process_fit.LEFT_OUT)).logpdf(0.0)
+    assert abs(evidence[0] - alone - out.sum() * noise) < 1e-4
+
+
+def test_errors_of_rows_left_out_do_not_count() -> None:
+    errors = np.random.default_rng(0).standard_t(4, size=30)
+    kept = np.arange(30) % 3 > 0
+    values = [
+        float(log_density(_process.error_model, (jnp.asarray(z), jnp.asarray(kept)), {},
+                          {"noise_log_stretch": 0.1, "noise_excess": 2.0})[0])
+        for z in (errors, np.where(kept, errors, 50.0))
+    ]  # fmt: skip
+    assert values[0] == values[1]
+    t = scipy.stats.t(3.0, 0.0, np.exp(0.1)).logpdf(errors[kept]).sum()
+    prior = scipy.stats.norm(0, 0.3).logpdf(0.1) + scipy.stats.lognorm(1.0, scale=np.exp(0.3)).logpdf(2.0)
+    np.testing.assert_allclose(values[0], t + prior, rtol=1e-5)
+
+
+def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
+    """A measurement changes every other prediction, and its own not by a bit."""
+    rng = np.random.default_rng(3)
+    rows = [rng.normal(size=(18, 3)) / np.sqrt(3)]
+    y = rows[0] @ np.array([1.0, -1.0, 0.5]) + 0.1 * rng.normal(size=18)
+    monkeypatch.setattr(_process_fit, "_num_proposals", lambda n: 48)
+    key = jax.random.key(0)
+    loc, scale = _process_fit.out_of_fold(rows, ["descriptors"], y, key, 2, 3)
+    assert loc.shape == scale.shape == (18, 2 * _process_fit.NUM_HYPER) and (scale > 0.02).all()
+    assert np.corrcoef(loc.mean(1), y)[0, 1] > 0.8
+    changed = y.copy()
+    changed[4] += 2.0
+    other, _ = _process_fit.out_of_fold(rows, ["descriptors"], changed, key, 2, 3)
+    moved = np.abs(other - loc).max(1)
+    assert moved[4] < 1e-3 and (moved > 0.02).sum() >= 10
+    part = np.flatnonzero(moved < 1e-3)
+    assert len(part) == 6, "its part of the rows alone is predicted as before"
+
+
 def test_a_block_that_is_masked_has_no_influence(exact) -> None:
     _, _, made, _ = exact
     with jax.enable_x64(True):
         other = made.pairs._replace(gram=made.pairs.gram.at[1].multiply(3.0), squared=made.pairs.squared.at[1].add(2.0))
         drawn = {"linear": jnp.full(3, 0.5), "smooth": jnp.full(3, 0.4), "length": jnp.ones(3), "sigma": 0.3}
         values = [
-            float(log_density(_process.process_model, (ProcessData(between, made.y, jnp.array(used)),), {}, drawn)[0])
+            float(
+                log_density(
+                    _process.process_model, (ProcessData(between, made.y, jnp.array(used), made.apart),), {}, drawn
+                )[0]
+            )
             for used in ([1.0, 0.0, 1.0], [1.0, 1.0, 1.0])
             for between in (made.pairs, other)
         ]

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from test_smc_exact import P_X, exact, mixed_model, model, problem, rows_of
 from test_smc_kernels import BETAS, regrow_paths, space, tail_cut, tempered, uniform_cut
 
-from bayesmat import BayesmatError, smc
+from bayesmat import BayesmatError, forward, smc
 from bayesmat.smc import _model, _moves, _plan, _surrogate, _tuning
 
 KERNELS = [smc.Regrow(), smc.RegrowTail(), smc.Infill(), smc.Reorder()]
@@ -24,6 +24,11 @@ KERNELS = [smc.Regrow(), smc.RegrowTail(), smc.Infill(), smc.Reorder()]
 def has_oxygen(sites):
     """One feature, which tells part of what the likelihood of the small space depends on."""
     return (sites["molecule"] == SMALL.names.index("O")).sum(keepdims=True).astype(jnp.float32)
+
+
+def observed(log_likelihood):
+    """What is seen where no outputs are named."""
+    return _model.Observed(log_likelihood, jnp.zeros((len(log_likelihood), 0)))
 
 
 def transition(kernel, law, ell, beta):
@@ -56,17 +61,57 @@ def test_sweeps_by_any_estimate_leave_the_target_invariant(beta) -> None:
     assert np.abs(unshuffled - unshuffled.T).sum() > 1e-3, "one order alone is not reversible: the shuffle is needed"
 
 
-def test_moves_of_a_population_keep_its_law() -> None:
+LOOKS: list[int] = []
+
+
+def _dear(x):
+    LOOKS.append(x.size // x.shape[-1])
+    length = (x > 0).sum(-1).astype(np.float32)
+    return np.stack([length, length**2], -1)
+
+
+def with_outputs() -> None:
+    """A number and an array, which a host works out at a cost, make the likelihood."""
+    x = numpyro.sample("molecule", P_X)
+    oxygens = numpyro.deterministic("oxygens", (x == SMALL.names.index("O")).sum().astype(jnp.float32))
+    shape = jax.ShapeDtypeStruct((2,), jnp.float32)
+    sizes = numpyro.deterministic("sizes", jax.pure_callback(_dear, shape, x, vmap_method="broadcast_all"))
+    numpyro.factor("target", -0.5 * (oxygens - 2.0) ** 2 - jnp.abs(sizes[0] - 3.0))
+
+
+def log_likelihood_with_outputs() -> np.ndarray:
+    strings = problem()[0]
+    oxygens, length = (strings == SMALL.names.index("O")).sum(1), (strings > 0).sum(1)
+    return -0.5 * (oxygens - 2.0) ** 2 - np.abs(length - 3.0)
+
+
+FAR_OFF = {
+    # An estimate that is far from the likelihood, which rises with the oxygens.
+    "log likelihood": (model, (), [[-0.9], [0.3], [-np.inf], [0.0]]),
+    # Fewer oxygens than there are, and a size that is none.
+    "outputs": (
+        with_outputs,
+        ("oxygens", "sizes"),
+        [[0.3, 0.5, 0.0], [0.8, 2.0, 0.0], [-np.inf] * 3, [np.inf] * 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAR_OFF)
+def test_moves_of_a_population_keep_its_law(case) -> None:
     """Particles of the target moved with an estimate that is far from the likelihood."""
+    of, outputs, estimate = FAR_OFF[case]
     strings, p, ell = problem()
+    if outputs:
+        ell = log_likelihood_with_outputs()
     num, beta = 20_000, 0.7
-    program, _ = _model.split(model, (), {})
+    program, _ = _model.split(of, (), {}, outputs=outputs)
     kernels = _plan.assign_kernels(program, program.closed, KERNELS)
-    surrogate = smc.Surrogate(has_oxygen, num_moves=4)
+    surrogate = smc.Surrogate(has_oxygen, num_moves=4, outputs=outputs)
 
     @jax.jit
     def moved(key, arrays, x, values):
-        weights = jnp.array([-0.9, 0.3, 0.0])  # the likelihood rises with the oxygens
+        weights = jnp.array(estimate)
         tuning = _tuning.start(kernels, jnp.float32)._replace(rate={"molecule": jnp.ones(4)}, surrogate=weights)
         population = _moves.Population({"molecule": x}, values)
         keys = jax.random.split(key)
@@ -77,7 +122,9 @@ def test_moves_of_a_population_keep_its_law() -> None:
     target = tempered(p, ell, beta)
     start = np.random.default_rng(3).choice(len(strings), num, p=target)
     x, values = jnp.asarray(strings[start]), jnp.asarray(ell[start], jnp.float32)
-    kept, counts, evaluations, outer, seen = moved(jax.random.key(5), program.closed, x, values)
+    LOOKS.clear()
+    kept, counts, evaluations, outer, seen = jax.block_until_ready(moved(jax.random.key(5), program.closed, x, values))
+    assert sum(LOOKS) == (evaluations if outputs else 0), "an estimate looked at what is dear"
     assert (np.asarray(counts["molecule"].tried) == 2 * num).all()
     assert outer.tried == 2 * num and 0.1 < outer.changed / outer.differed < 0.9
     assert outer.differed <= evaluations <= outer.differed + 2 * num / 8
@@ -87,7 +134,9 @@ def test_moves_of_a_population_keep_its_law() -> None:
     assert_follows(rows, target)
     candidates = rows_of(seen.particles["molecule"].reshape(-1, SMALL.length))
     which = np.asarray(seen.which).ravel()
-    np.testing.assert_allclose(np.asarray(seen.log_likelihood).ravel()[which], ell[candidates][which], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(seen.observed.log_likelihood).ravel()[which], ell[candidates][which], rtol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -96,7 +145,7 @@ def test_evidence_is_unbiased_on_a_frozen_plan() -> None:
     surrogate = smc.Surrogate(has_oxygen, num_moves=3, memory=300)
     pilot = smc.SMC(model, 256, num_moves=1, surrogate=surrogate, progress_bar=False)
     pilot.run(jax.random.key(0))
-    assert np.abs(pilot.plan.tuning.surrogate[:, 0]).min() > 0.1
+    assert np.abs(pilot.plan.tuning.surrogate[:, 0, 0]).min() > 0.1
     frozen = smc.SMC(model, 16, num_moves=1, surrogate=surrogate, schedule=pilot.plan, islands=400, progress_bar=False)
     frozen.run(jax.random.key(1))
     ratios = np.exp(frozen.log_evidences - exact()[0])
@@ -110,15 +159,16 @@ def test_memory_keeps_the_latest(turns, size) -> None:
     surrogate = smc.Surrogate(lambda sites: sites["z"][None], memory=size)
     numbers = iter(itertools.count(1))
     first = jnp.array([next(numbers) for _ in range(3)], jnp.float32)
-    memory = _surrogate.first_memory(surrogate, {"z": first}, -first)
+    memory = _surrogate.first_memory(surrogate, {"z": first}, observed(-first))
     expected = collections.deque(first.tolist(), maxlen=size)
     for which in turns:
         values = jnp.array([next(numbers) for _ in range(5)], jnp.float32)
-        memory = _surrogate.remember(memory, {"z": values}, -values, jnp.array(which))
+        memory = _surrogate.remember(memory, {"z": values}, observed(-values), jnp.array(which))
         expected.extend(value for value, kept in zip(values.tolist(), which, strict=True) if kept)
-    there = ~np.isnan(memory.log_likelihood)
+    value = np.asarray(memory.observed.log_likelihood)
+    there = ~np.isnan(value)
     assert sorted(np.asarray(memory.particles["z"])[there]) == sorted(expected)
-    np.testing.assert_array_equal(-np.asarray(memory.log_likelihood)[there], np.asarray(memory.particles["z"])[there])
+    np.testing.assert_array_equal(-value[there], np.asarray(memory.particles["z"])[there])
 
 
 def test_estimate_finds_what_is_linear() -> None:
@@ -126,15 +176,19 @@ def test_estimate_finds_what_is_linear() -> None:
     z, slope = rng.normal(size=(500, 3)).astype(np.float32), np.array([2.0, -1.0, 0.5])
     value = z @ slope - 3.0
     surrogate = smc.Surrogate(lambda sites: sites["z"], memory=600, penalty=1e-3)
-    memory = _surrogate.first_memory(surrogate, {"z": jnp.asarray(z)}, jnp.asarray(value, jnp.float32))
+    memory = _surrogate.first_memory(surrogate, {"z": jnp.asarray(z)}, observed(jnp.asarray(value, jnp.float32)))
     weights = _surrogate.fit(surrogate, memory, jnp.float32(0.5))
-    np.testing.assert_allclose(weights, [*slope, -3.0, value.max()], atol=1e-3)
+    np.testing.assert_allclose(weights[:, 0], [*slope, -3.0, -np.inf, value.max()], atol=1e-3)
     # Beyond the best that was seen nothing is promised; and impossible ones count as very bad, not as -inf.
-    assert surrogate.log_likelihood(weights, {"z": jnp.asarray(100 * slope)}) == weights[-1]
-    spoilt = memory._replace(log_likelihood=memory.log_likelihood.at[:50].set(-jnp.inf))
-    assert np.isfinite(_surrogate.fit(surrogate, spoilt, jnp.float32(0.5))).all()
-    hopeless = memory._replace(log_likelihood=jnp.where(jnp.isnan(memory.log_likelihood), jnp.nan, -jnp.inf))
-    assert np.isfinite(_surrogate.fit(surrogate, hopeless, jnp.float32(0.5))).all()
+    assert surrogate.log_likelihood(weights, None, {"z": jnp.asarray(100 * slope)}) == weights[-1, 0]
+
+    def weights_of(seen):
+        found = _surrogate.fit(surrogate, memory._replace(observed=observed(seen)), jnp.float32(0.5))
+        return np.delete(np.asarray(found), -2)
+
+    seen = memory.observed.log_likelihood
+    assert np.isfinite(weights_of(seen.at[:50].set(-jnp.inf))).all()
+    assert np.isfinite(weights_of(jnp.where(jnp.isnan(seen), jnp.nan, -jnp.inf))).all()
 
 
 @pytest.mark.slow
@@ -169,6 +223,11 @@ def test_all_kinds_of_sites_can_have_one() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(BayesmatError, match="num_moves ≥ 1"):
         smc.Surrogate(has_oxygen, num_moves=0)
+    for outputs, message in ((["oxygen"], "output 'oxygen' is no numpyro.deterministic site.*'oxygens', 'sizes'"),
+                             (["molecule"], "output 'molecule' is no numpyro.deterministic")):  # fmt: skip
+        sampler = smc.SMC(with_outputs, 16, surrogate=smc.Surrogate(has_oxygen, outputs=outputs), progress_bar=False)
+        with pytest.raises(BayesmatError, match=message):
+            sampler.run(jax.random.key(0))
     sampler = smc.SMC(model, 16, [smc.Crossover()], surrogate=smc.Surrogate(has_oxygen), progress_bar=False)
     with pytest.raises(BayesmatError, match="two particles at once"):
         sampler.run(jax.random.key(0))
@@ -198,3 +257,48 @@ def test_extension_goes_on_where_the_run_ended(tmp_path, helped) -> None:
     for one in (sampler, again):
         one.extend(1)
     np.testing.assert_array_equal(again.particles()["molecule"], sampler.particles()["molecule"])
+
+
+def test_outputs_are_learnt() -> None:
+    """What is linear in the features is found, and the posterior's evidence is that of enumeration."""
+    p, ell = problem()[1], log_likelihood_with_outputs()
+
+    def features(sites):
+        x = sites["molecule"]
+        return jnp.stack([(x == SMALL.names.index("O")).sum(), (x > 0).sum()]).astype(jnp.float32)
+
+    surrogate = smc.Surrogate(features, 8, memory=4096, penalty=0.01, outputs=["oxygens", "sizes"])
+    sampler = smc.SMC(with_outputs, 2048, num_moves=1, surrogate=surrogate, progress_bar=False)
+    sampler.run(jax.random.key(0))
+    assert abs(sampler.log_evidence - np.log(p @ np.exp(ell))) < 0.1
+    weights = sampler.plan.tuning.surrogate[-1]
+    np.testing.assert_allclose(weights[:3, :2], [[1, 0], [0, 1], [0, 0]], atol=0.02)
+    assert weights[3, 1] <= 1 and SMALL.length <= weights[4, 1], "it may not go where particles were"
+    assert sampler.diagnostics()["surrogate accepted"].iloc[-1] > 0.95
+
+
+def test_bounds_of_outputs() -> None:
+    """Once the range that was seen further, but of the same sign; rows that are no numbers do not count."""
+    outputs = jnp.array([[1.0, -3.0, 2.0], [4.0, -1.0, -1.0], [jnp.nan, 0.0, 0.0]])
+    memory = _surrogate.first_memory(
+        smc.Surrogate(lambda sites: sites["z"][None], memory=5, outputs=["y"]),
+        {"z": jnp.arange(3.0)},
+        _model.Observed(jnp.zeros(3), outputs),
+    )
+    weights = _surrogate.fit(smc.Surrogate(lambda sites: sites["z"][None], outputs=["y"]), memory, jnp.float32(1.0))
+    np.testing.assert_allclose(weights[-2:], [[0.25, -5.0, -4.0], [7.0, -0.25, 5.0]])
+    assert np.isfinite(weights).all()
+
+
+def test_a_predictive_can_be_an_output() -> None:
+    def of_predictive() -> None:
+        x = numpyro.sample("molecule", P_X)
+        mean = (x > 0).sum() + jnp.array([-0.5, 0.5])
+        y = numpyro.deterministic("y", forward.Predictive(mean, jnp.array([0.5, 0.7]), log=False))
+        numpyro.factor("hit", y.log_prob_interval(2.5, 3.5))
+
+    sampler = smc.SMC(of_predictive, 64, num_moves=1, surrogate=smc.Surrogate(has_oxygen, 2, outputs=["y"]),
+                      progress_bar=False)  # fmt: skip
+    sampler.run(jax.random.key(0))
+    assert sampler.status == smc.Status.CONVERGED
+    assert (sampler.plan.tuning.surrogate[:, -2, 2:] > 0).all(), "a standard deviation may come to be negative"

@@ -36,6 +36,8 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("--unit", default="1", metavar="U", help="of the values (default: 1, a pure number)")
     fit.add_argument("--log", action=argparse.BooleanOptionalAction, help="model the logarithm (default: by skewness)")
     fit.add_argument("--seed", type=int, default=0, metavar="N")
+    fit.add_argument("--refits", type=int, default=0, metavar="N",
+                     help="judge it by N more, each without a part of the rows (default: leave-one-out)")  # fmt: skip
     fit.add_argument("--transfer", nargs="+", default=[], metavar="NAME",
                      help="tables to transfer from, see `bayesmat data list`; used below 1,000 rows")  # fmt: skip
     fit.set_defaults(call=_fit)
@@ -44,7 +46,7 @@ def add_commands(commands: Any) -> None:
     predict.add_argument("file", metavar="FILE", help="comma or (.tsv) tab separated, with a header, possibly .gz")
     predict.add_argument("--smiles", required=True, metavar="COLUMN", help="of the structures")
     predict.add_argument("--out", required=True, metavar="PREDICTIONS.csv", help="possibly .gz")
-    of_interval = "what q05 and q95 are: as the model promises (the default), as leave-one-out errors were, or between"
+    of_interval = "what q05 and q95 are: as the model promises (the default), as errors on unseen rows were, or between"
     kinds = bm.forward.INTERVALS
     predict.add_argument("--intervals", choices=kinds, default="posterior", help=of_interval)
     predict.set_defaults(call=_predict)
@@ -60,8 +62,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     alphabet = alphabet_of(table.smiles)
     sources = [_source(name) for name in dict.fromkeys(arguments.transfer)]
     fitted = bm.forward.fit(
-        table, key=jax.random.key(arguments.seed), alphabet=alphabet, sources=sources, log=arguments.log
-    )
+        table, key=jax.random.key(arguments.seed), alphabet=alphabet, sources=sources, log=arguments.log,
+        refits=arguments.refits,
+    )  # fmt: skip
     set_aside = sorted([*table.bad_rows, *_refused_rows(rows, table, fitted)])
     bm.forward.save(fitted, out)
     rows_of = dict(zip(table.smiles, table.num_values.tolist(), strict=True))

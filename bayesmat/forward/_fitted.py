@@ -62,7 +62,7 @@ class Fitted:
         unit: of y.
         predictor: x → p(y | x, D), for compiled programs.
         idata: ArviZ data: scales of the feature groups, noise parameters and weights of the basis columns.
-        calibration: leave-one-out predictions of the training molecules, and their scores.
+        calibration: predictions of the training molecules without their own measurements, and their scores.
         applicability: how usual a molecule is among the training molecules.
         smiles: training molecules.
         y: `(n,)` their measurements.
@@ -128,9 +128,10 @@ class Fitted:
 
         Args:
             level: in (0, 1).
-            kind: "posterior" for what the model promises; "conformal" for what leave-one-out errors of the training
-                molecules say, whatever the model believes; "recalibrated" for a compromise, in which the model's
-                promise counts for thirty molecules. See `Calibration.conformal_level` and `recalibrated_level`.
+            kind: "posterior" for what the model promises; "conformal" for what errors of the training molecules,
+                each predicted without its own measurement, say, whatever the model believes; "recalibrated" for a
+                compromise, in which the model's promise counts for thirty molecules. See
+                `Calibration.conformal_level` and `recalibrated_level`, and `refits` of `fit`.
 
         Raises:
             BayesmatError: the kind is unknown, the level is not in (0, 1), or there are too few molecules for it.
@@ -299,7 +300,7 @@ def calibrate(predictive: Predictive, observed: np.ndarray, label: str, unit: st
         observed: `(n,)` [unit].
         label: the property in words.
         unit: of the observations.
-        kind: "leave-one-out" or "held-out".
+        kind: see `Calibration`.
     """
     y = np.asarray(observed, np.float64)
     scored = _score(predictive, jnp.asarray(y, jnp.float32))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
+from numpyro import handlers
 
 from .._types import Array
 from ..nn import Features, Stack, base_features
@@ -46,11 +47,13 @@ class ProcessData(NamedTuple):
         pairs: between the training molecules.
         y: `(n,)` standardised.
         used: `(B,)` 1 for a block that the model has, 0 for one that it has not.
+        apart: `(n,)` variance of noise that a measurement has besides; a row is left out by enough of it.
     """
 
     pairs: Pairs
     y: Array
     used: Array
+    apart: Array
 
 
 class Hyper(NamedTuple):
@@ -80,16 +83,21 @@ def process_model(data: ProcessData) -> None:
     numpyro.factor("marginal", log_evidence(hyper, data))
 
 
-def error_model(standardised: Array) -> None:
+def error_model(standardised: Array, kept: Array) -> None:
     """Leave-one-out errors over the standard deviations that the process gives them: Student, of a scale to be learnt.
 
     Amplitude and noise are learnt from the same few points as the function, so they are off by a factor; and errors of
     models have heavier tails than those of instruments.
+
+    Args:
+        standardised: `(n,)` errors.
+        kept: `(n,)` bool, those that count.
     """
     log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.3))
     excess = numpyro.sample("noise_excess", dist.LogNormal(0.3, 1.0))
     dof = numpyro.deterministic("noise_dof", 1.0 + excess)
-    numpyro.sample("error", dist.StudentT(dof, 0.0, jnp.exp(log_stretch)), obs=standardised)
+    with handlers.mask(mask=kept):
+        numpyro.sample("error", dist.StudentT(dof, 0.0, jnp.exp(log_stretch)), obs=standardised)
 
 
 def covariance(hyper: Hyper, pairs: Pairs) -> Array:
@@ -100,7 +108,7 @@ def covariance(hyper: Hyper, pairs: Pairs) -> Array:
 
 def _noisy_root(hyper: Hyper, data: ProcessData) -> Array:
     """Cholesky factor of the covariance of y."""
-    return jnp.linalg.cholesky(covariance(hyper, data.pairs) + (hyper.sigma**2 + JITTER) * jnp.eye(len(data.y)))
+    return jnp.linalg.cholesky(covariance(hyper, data.pairs) + jnp.diag(hyper.sigma**2 + JITTER + data.apart))
 
 
 @jax.custom_vjp
@@ -121,7 +129,7 @@ def _with_gradient(hyper: Hyper, data: ProcessData) -> tuple[Array, Hyper]:
     n, blocks = len(data.y), len(gram)
     decay = jnp.exp(-0.5 * squared / hyper.length[:, None, None] ** 2)
     total = 1.0 + jnp.einsum("b,bnm->nm", hyper.linear**2, gram) + jnp.einsum("b,bnm->nm", hyper.smooth**2, decay)
-    root = jnp.linalg.cholesky(total + (hyper.sigma**2 + JITTER) * jnp.eye(n))
+    root = jnp.linalg.cholesky(total + jnp.diag(hyper.sigma**2 + JITTER + data.apart))
     inverse = cho_solve((root, True), jnp.eye(n))
     weights = inverse @ data.y
     log_det = 2 * jnp.log(jnp.diagonal(root)).sum()

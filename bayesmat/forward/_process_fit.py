@@ -15,7 +15,7 @@ from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from .. import infer
-from .._types import Array
+from .._types import Array, progress
 from ..infer import InferenceData
 from ..nn import Features, Stack, base_features
 from ._process import (
@@ -128,13 +128,17 @@ def candidates(names: list[str]) -> dict[str, np.ndarray]:
     return found
 
 
-def compare(rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array) -> list[Candidate]:
-    """Every candidate fitted to standardised y; float64."""
+def compare(
+    rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array, apart: np.ndarray | None = None
+) -> list[Candidate]:
+    """Every candidate fitted to standardised y; float64. For `apart` see `ProcessData`."""
+    apart = np.zeros(len(y)) if apart is None else apart
     with jax.enable_x64(True), threadpool_limits(1 if len(y) < MANY_ROWS else None, "blas"):
         between = pairs([jnp.asarray(row, jnp.float64) for row in rows])
         found = []
         for index, (name, used) in enumerate(candidates(names).items()):
-            data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.asarray(used, jnp.float64))
+            data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.asarray(used, jnp.float64),
+                               jnp.asarray(apart, jnp.float64))  # fmt: skip
             found.append(_candidate(name, used, data, jax.random.fold_in(key, index)))
     return found
 
@@ -229,20 +233,67 @@ def combine(found: list[Candidate]) -> Stacked:
     return Stacked(weight, hyper, drawn(lambda c: c.loo_mean), drawn(lambda c: c.loo_variance), owner)
 
 
-def learn_stretch(stacked: Stacked, y: np.ndarray, key: Array, num: int) -> tuple[np.ndarray, InferenceData]:
-    """Factors `(K, num)` of the standard deviations, from leave-one-out errors, and the posterior that they are of."""
+def learn_stretch(
+    stacked: Stacked, y: np.ndarray, key: Array, num: int, kept: np.ndarray | None = None
+) -> tuple[np.ndarray, InferenceData]:
+    """Factors `(K, num)` of the standard deviations, from leave-one-out errors, and the posterior that they are of.
+
+    Args:
+        stacked: K draws.
+        y: `(n,)` standardised.
+        key: random key.
+        num: factors for each draw.
+        kept: `(n,)` bool, the rows whose errors count; None for all.
+    """
+    kept = np.ones(len(y), bool) if kept is None else kept
     weight = leave_out(norm.logpdf(y, stacked.loo_mean, np.sqrt(stacked.loo_variance)))
     mean = (weight * stacked.loo_mean).sum(0)
     variance = (weight * (stacked.loo_variance + stacked.loo_mean**2)).sum(0) - mean**2
     total = len(stacked.loo_mean) * num
-    idata = infer.laplace(error_model, {"standardised": (y - mean) / np.sqrt(variance)}, key, num_draws=total,
-                          num_proposals=1024)  # fmt: skip
+    data = {"standardised": (y - mean) / np.sqrt(variance), "kept": kept}
+    idata = infer.laplace(error_model, data, key, num_draws=total, num_proposals=1024)
     dof, log_stretch = (idata.posterior[name].values[0] for name in ("noise_dof", "noise_log_stretch"))
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
     order = rng.permutation(total)
     level = (rng.permutation(total) + 0.5) / total
     mixing = scipy.stats.gamma.ppf(level, dof[order] / 2, scale=2 / dof[order])
     return (np.exp(log_stretch[order]) * mixing**-0.5).reshape(-1, num), idata
+
+
+LEFT_OUT = 1e6
+"""Variance of the noise of a row that says nothing; that of y is one."""
+
+
+def out_of_fold(
+    rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array, num: int, folds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each y as models predict it that were fitted without it: K components, means and standard deviations `(n, K)`.
+
+    All of the fit is done again for each fold: hyperparameters, weights of the candidates, stretch. A row is left out
+    by noise, so that all folds run what was compiled for the fit itself; features stay standardised by all rows.
+
+    Args:
+        rows: of each block.
+        names: of the blocks.
+        y: `(n,)` standardised.
+        key: random key.
+        num: components for each draw of the hyperparameters.
+        folds: how many parts the rows are dealt into.
+    """
+    of_row = np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(np.arange(len(y)) % folds)
+    loc: list[Any] = [None] * len(y)
+    scale: list[Any] = [None] * len(y)
+    for fold in progress(range(folds), "fitting again without a part", folds):
+        out = of_row == fold
+        key_compare, key_stretch = jax.random.split(jax.random.fold_in(key, fold))
+        found = compare(rows, names, y, key_compare, np.where(out, LEFT_OUT, 0.0))
+        stacked = combine([candidate._replace(log_density=candidate.log_density[~out]) for candidate in found])
+        stretch, _ = learn_stretch(stacked, y, key_stretch, num, ~out)
+        sd = np.sqrt(np.maximum(stacked.loo_variance - LEFT_OUT, stacked.hyper.sigma[:, None] ** 2))
+        for row in np.flatnonzero(out):
+            loc[row] = np.repeat(stacked.loo_mean[:, row], num)
+            scale[row] = (sd[:, row, None] * stretch).ravel()
+    return np.array(loc), np.array(scale)
 
 
 def to_process(
@@ -262,7 +313,7 @@ def to_process(
     hyper = Hyper(whole.linear[:, kept], whole.smooth[:, kept], whole.length[:, kept], whole.sigma)
     with jax.enable_x64(True), threadpool_limits(1 if len(y) < MANY_ROWS else None, "blas"):
         between = pairs([jnp.asarray(np.asarray(block.rows), jnp.float64) for block in blocks])
-        data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.ones(len(blocks)))
+        data = ProcessData(between, jnp.asarray(y, jnp.float64), jnp.ones(len(blocks)), jnp.zeros(len(y)))
         exact = many_posteriors(Hyper(*(jnp.asarray(part, jnp.float64) for part in hyper)), data)
     single = {"linear": hyper.linear, "smooth": hyper.smooth, "length": hyper.length, "weights": exact.weights,
               "root": exact.root, "center": center, "width": width}  # fmt: skip

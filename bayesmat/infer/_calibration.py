@@ -9,7 +9,7 @@ import numpy as np
 from .._types import BayesmatError
 from ._scores import LEVELS
 
-KINDS = ("leave-one-out", "held-out")
+KINDS = ("leave-one-out", "cross-validation", "held-out")
 _LEVEL_RANGE = (1e-4, 1 - 1e-5)
 """Of what a predictive is asked for: beyond are the infinite ends of its tails."""
 
@@ -21,7 +21,7 @@ class Calibration:
     Attributes:
         label: the property in words.
         unit: of `observed`, `mean`, limits, `rmse` and `mae`.
-        kind: "leave-one-out" or "held-out".
+        kind: "leave-one-out", "cross-validation" or "held-out".
         observed: `(n,)`.
         mean: `(n,)` point predictions.
         lower90: `(n,)` 5 % quantile of each predictive.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, BayesmatError, over_batches_sharing, read_arrays, replacing_folder
-from ..chem import Alphabet, Graph, decode
+from ..chem import Alphabet, Graph
 from ._descriptors import DESCRIPTOR_NAMES, descriptors
 from ._message import MessageNetwork, atoms, capped
 from ._physicochemical import PHYSICOCHEMICAL_NAMES, physicochemical
@@ -75,19 +75,19 @@ class Extractor(eqx.Module):
         """The tasks that are properties: what `properties` gives, in order."""
         return tuple(name for name in self.task_names if not name.startswith("rdkit_"))
 
-    def __call__(self, tokens: Array, given: Array, alphabet: Alphabet, cap: bool = False) -> Array:
-        """φ of one molecular string, `(num_features,)` float32; map over a batch with `jax.vmap`.
+    def __call__(self, graph: Graph, given: Array, alphabet: Alphabet, cap: bool = False) -> Array:
+        """φ of one molecule, `(num_features,)` float32; map over a batch with `jax.vmap`.
 
         Small molecules cost less than large ones: a batch is sorted by size. No gradient with respect to the weights
         passes through here; to train them on, differentiate `network(atoms(graph, alphabet), given)`.
 
         Args:
-            tokens: `(length,)`.
+            graph: see `chem.decode`.
             given: `(len(GIVEN_NAMES),)` see `given_features`.
-            alphabet: of the tokens; static under `jax.jit`.
+            alphabet: of the graph's tokens; static under `jax.jit`.
             cap: put methyl groups into the places of attachment of a repeat unit.
         """
-        return _on_tokens(alphabet, cap)(self.network, tokens, given)
+        return _on_graphs(alphabet, cap)(self.network, given, *graph)
 
     def properties(self, phi: Array) -> Array:
         """What the network says about the properties of `property_names` given φ `(..., f)`; in their units."""
@@ -105,29 +105,31 @@ CHUNK = 64
 
 
 @functools.lru_cache(maxsize=64)
-def _on_tokens(alphabet: Alphabet, cap: bool) -> Callable[[MessageNetwork, Array, Array], Array]:
+def _on_graphs(alphabet: Alphabet, cap: bool) -> Callable[..., Array]:
     return over_batches_sharing(functools.partial(_of_batch, alphabet=alphabet, cap=cap))
 
 
-def _of_batch(network: MessageNetwork, tokens: Array, given: Array, alphabet: Alphabet, cap: bool) -> Array:
-    """φ `(n, f)` of tokens `(n, length)`, in chunks sorted by the number of atoms."""
-    n = len(tokens)
-    size = ((tokens > 0) & (tokens <= len(alphabet.atoms))).sum(1)
+def _of_batch(network: MessageNetwork, given: Array, *graph: Array, alphabet: Alphabet, cap: bool) -> Array:
+    """φ `(n, f)` of the fields of n graphs, in chunks sorted by the number of atoms."""
+    graphs = Graph(*graph)
+    n = len(given)
+    size = (graphs.atom > 0).sum(1)
     order = jnp.argsort(size)
     chunk = min(CHUNK, n)
     padded = jnp.pad(order, (0, -n % chunk), mode="edge")
     slots = (*(s for s in SLOTS if s < alphabet.length), alphabet.length)
 
-    def with_slots(places: int) -> Callable[[Array, Array], Array]:
-        def one(x: Array, given: Array) -> Array:
-            molecule = atoms(decode(x, alphabet), alphabet, places)
+    def with_slots(places: int) -> Callable[[Graph, Array], Array]:
+        def one(graph: Graph, given: Array) -> Array:
+            molecule = atoms(graph, alphabet, places)
             return network(capped(molecule) if cap else molecule, given)
 
         return jax.vmap(one)
 
     def of_chunk(rows: Array) -> Array:
         which = jnp.searchsorted(jnp.asarray(slots), size[rows].max())
-        return jax.lax.switch(which, [with_slots(places) for places in slots], tokens[rows], given[rows])
+        some = jax.tree.map(lambda field: field[rows], graphs)
+        return jax.lax.switch(which, [with_slots(places) for places in slots], some, given[rows])
 
     sorted_phi = jax.lax.map(of_chunk, padded.reshape(-1, chunk)).reshape(len(padded), -1)[:n]
     return jnp.zeros_like(sorted_phi).at[order].set(sorted_phi, unique_indices=True)

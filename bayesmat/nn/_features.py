@@ -66,11 +66,11 @@ def featurize(tokens: Array, alphabet: Alphabet) -> Features:
     graph = decode(tokens, alphabet)
     given = given_features(graph, alphabet)
     shipped = extractor()
-    learned = shipped(tokens, given, alphabet)
+    learned = shipped(graph, given, alphabet)
     names = shipped.property_names
     if alphabet.attachments:
         of_polymer = np.array([name.startswith("polymer_") for name in names])
-        of_molecule = shipped.properties(shipped(tokens, given, alphabet, cap=True))
+        of_molecule = shipped.properties(shipped(graph, given, alphabet, cap=True))
         properties = jnp.where(of_polymer, shipped.properties(learned), of_molecule)
     else:
         wanted = np.array([names.index(name) for name in property_names(alphabet)])

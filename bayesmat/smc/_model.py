@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
 from jax.interpreters import partial_eval
 from numpyro import handlers
 
@@ -47,18 +49,34 @@ class Block(NamedTuple):
     support: Callable[[Particle], Array] | None
 
 
+class Observed(NamedTuple):
+    """What a look at the likelihood gives.
+
+    Attributes:
+        log_likelihood: `(...)`.
+        outputs: `(..., m)` the values of the named outputs, one after the other.
+    """
+
+    log_likelihood: Array
+    outputs: Array
+
+
 class Problem(NamedTuple):
     """A model taken apart; the functions take one particle.
 
     Attributes:
         blocks: in the order in which a sweep visits them.
         log_likelihood: the sum of the observed sites and factors; never NaN, never +inf.
+        observe: the same with the named outputs, `Observed`.
+        given: from a particle and `(m,)` values of the outputs, the log likelihood if they were these.
         draw: from a random key, a particle from the prior.
         values: the latent sites in their own space, and what the model names by `numpyro.deterministic`.
     """
 
     blocks: tuple[Block, ...]
     log_likelihood: Callable[[Particle], Array]
+    observe: Callable[[Particle], Observed]
+    given: Callable[[Particle, Array], Array]
     draw: Callable[[Array], Particle]
     values: Callable[[Particle], dict[str, Any]]
 
@@ -81,7 +99,9 @@ class Program(NamedTuple):
     example: Particle
 
 
-def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: bool = False) -> tuple[Program, Any]:
+def split(
+    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: bool = False, outputs: tuple[str, ...] = ()
+) -> tuple[Program, Any]:
     """Split a model into its prior and its likelihood.
 
     The model is traced once, as a function of a particle; each part is what of that program its outputs need.
@@ -91,12 +111,14 @@ def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: 
         args: its arguments.
         kwargs: its keyword arguments.
         as_data: whether the arguments are inputs of the program, not part of it.
+        outputs: names of deterministic sites, see `Problem.given`.
 
     Returns:
         The program, and the leaves of the arguments that are its inputs.
 
     Raises:
-        BayesmatError: the model has no latent site or no likelihood, or a latent site that cannot be sampled.
+        BayesmatError: the model has no latent site or no likelihood, or a latent site that cannot be sampled, or an
+            output is no deterministic site of numbers.
     """
     leaves, structure = jax.tree.flatten((args, kwargs) if as_data else ())
     sites: dict[str, Any] = {}
@@ -126,17 +148,33 @@ def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: 
         trace, log_dets = _trace_at(model, *arguments(leaves), discrete, particle)
         return {
             "log_likelihood": _log_likelihood(trace),
+            "observed": Observed(_log_likelihood(trace), ravel_pytree(_outputs(trace, outputs))[0]),
             "values": _values(trace),
             "log_prior": {name: _log_prior(trace[name], log_dets.get(name, 0.0)) for name in sites},
             "prior": {own[0]: _distribution(trace[own[0]]) for kind, own in plans.values() if kind != "continuous"},
             "support": {name: _support(trace[name]["fn"]) for name in listed},
         }
 
+    def likelihood_given(leaves: list[Array], argument: tuple[Particle, Array]) -> Array:
+        particle, values = argument
+        _, back = ravel_pytree(_outputs(_trace_at(model, *arguments(leaves), discrete, particle)[0], outputs))
+        fixed = handlers.substitute(model, data=back(values))
+        return _log_likelihood(_trace_at(fixed, *arguments(leaves), discrete, particle)[0])
+
     traced = jax.make_jaxpr(everything, return_shape=True)(leaves, example)
-    closed = [*drawing[0].consts, *traced[0].consts]
-    whole = _Whole(*traced, len(drawing[0].consts), len(closed), len(leaves))
-    parts = {"draw": _Whole(*drawing, 0, len(closed), len(leaves)).part(())}
-    parts |= {name: whole.part((name,)) for name in ("log_likelihood", "values")}
+    programs = {"draw": drawing, "everything": traced}
+    if outputs:
+        at = (example, traced[1]["observed"].outputs)
+        programs["given"] = jax.make_jaxpr(likelihood_given, return_shape=True)(leaves, at)
+    closed = [array for jaxpr, _ in programs.values() for array in jaxpr.consts]
+    firsts = np.cumsum([0, *(len(jaxpr.consts) for jaxpr, _ in programs.values())])
+    wholes = {
+        name: _Whole(*found, int(first), len(closed), len(leaves))
+        for (name, found), first in zip(programs.items(), firsts, strict=False)
+    }
+    whole = wholes["everything"]
+    parts = {name: wholes[name].part(()) for name in programs if name != "everything"}
+    parts |= {name: whole.part((name,)) for name in ("log_likelihood", "observed", "values")}
     own_log_prior = {name: whole.part(("log_prior", name)) for name in sites}
     for name, (_, own) in plans.items():
         others = [t for t in sites if t not in own and any(own_log_prior[t].uses(s, example) for s in own)]
@@ -159,7 +197,9 @@ def split(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], as_data: 
             )
             for name, (kind, own) in plans.items()
         )
-        return Problem(blocks, bound["log_likelihood"], bound["draw"], bound["values"])
+        log_likelihood, given = bound["log_likelihood"], bound.get("given")
+        if_given = (lambda x, _: log_likelihood(x)) if given is None else (lambda x, values: given((x, values)))
+        return Problem(blocks, log_likelihood, bound["observed"], if_given, bound["draw"], bound["values"])
 
     text = {name: f"{part.given}: {part.jaxpr}" for name, part in parts.items()}
     return Program(bind, closed, str(text), _identity(parts), example), leaves
@@ -358,6 +398,18 @@ def _log_likelihood(trace: dict[str, Any]) -> Array:
             total = total + jnp.sum(value if site["scale"] is None else site["scale"] * value)
     # What is not a number counts as impossible; +inf would stop every particle, so it is capped.
     return jnp.minimum(jnp.where(jnp.isnan(total), -jnp.inf, total), jnp.finfo(total.dtype).max / 1e8)
+
+
+def _outputs(trace: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of deterministic sites."""
+    there = {name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"}
+    if unknown := sorted(set(names) - set(there)):
+        raise BayesmatError(f"output {unknown[0]!r} is no numpyro.deterministic site; the model has {sorted(there)}")
+    found = {name: there[name] for name in names}
+    for name, value in found.items():
+        if not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(value)):
+            raise BayesmatError(f"output {name!r} has values that are no floating-point numbers")
+    return found
 
 
 def _values(trace: dict[str, Any]) -> dict[str, Any]:

@@ -55,9 +55,10 @@ def chunked(function: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def evaluate_where(
-    needed: Array, log_likelihood: Callable[[Particle], Array], candidates: Particle, otherwise: Array
-) -> tuple[Array, Array]:
-    """`(n,)` log likelihoods of the candidates that need it, `otherwise` of the rest; and how many were computed.
+    needed: Array, function: Callable[[Particle], Any], candidates: Particle, otherwise: Any
+) -> tuple[Any, Array]:
+    """What a function gives of the candidates that need it, `otherwise` of the rest, leading axis n; and how many were
+    computed.
 
     The needed ones are gathered into chunks, and only as many chunks are evaluated as hold them: what was refused
     already, or did not change, costs nothing.
@@ -71,11 +72,12 @@ def evaluate_where(
     rows_to_read = order[jnp.where(place < count, place, 0).clip(0, num - 1)]
     rows_to_write = jnp.where(place < count, rows_to_read, num)
 
-    def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def body(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         first, values = carry
         read, write = (jax.lax.dynamic_slice(rows, (first,), (chunk,)) for rows in (rows_to_read, rows_to_write))
-        new = jax.vmap(log_likelihood)(jax.tree.map(lambda leaf: leaf[read], candidates))
-        return first + chunk, values.at[write].set(new.astype(values.dtype), mode="drop")
+        new = jax.vmap(function)(jax.tree.map(lambda leaf: leaf[read], candidates))
+        put = lambda old, leaf: old.at[write].set(leaf.astype(old.dtype), mode="drop")  # noqa: E731
+        return first + chunk, jax.tree.map(put, values, new)
 
     done, values = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.asarray(0), otherwise))
     return values, done

@@ -178,7 +178,8 @@ class SMC:
             if shapes in self._by_shape:
                 setup = self._by_shape[shapes]
                 return setup, [*setup.program.closed, *map(jnp.asarray, leaves)]
-        program, leaves = _model.split(self.model, args, kwargs, self.jit_model_args)
+        outputs = () if self.settings.surrogate is None else self.settings.surrogate.outputs
+        program, leaves = _model.split(self.model, args, kwargs, self.jit_model_args, outputs)
         arrays = [*program.closed, *map(jnp.asarray, leaves)]
         if program.text not in self._compiled:
             kernels = _plan.assign_kernels(program, arrays, self.kernels, self.settings.surrogate)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 from .._types import Array
 from . import _tuning, _weights
 from ._kernels import Kernel
-from ._model import CONTINUOUS, Particle, Problem
+from ._model import CONTINUOUS, Observed, Particle, Problem
 from ._moves import Population, chunked, evaluate_where, move
 from ._resampling import RESAMPLING
 from ._surrogate import Memory, Seen, Surrogate, first_memory, fit, remember, surrogate_move
@@ -117,11 +117,13 @@ def init(key: Array, problem: Problem, kernels: dict[str, list[Kernel]], setting
     """Particles drawn from the prior."""
     num = settings.num_particles
     particles = chunked(problem.draw, jax.random.split(key, num))
-    dtype = jax.eval_shape(problem.log_likelihood, jax.tree.map(lambda leaf: leaf[0], particles)).dtype
-    values, _ = evaluate_where(jnp.ones(num, bool), problem.log_likelihood, particles, jnp.full(num, -jnp.inf, dtype))
-    memory = None if settings.surrogate is None else first_memory(settings.surrogate, particles, values)
-    state = State(particles, values, jnp.arange(num), jnp.zeros((), dtype), jnp.zeros((), dtype), memory)
-    return state, _tuned(_tuning.start(kernels, dtype), state, problem, settings)
+    shape, outputs = jax.eval_shape(problem.observe, jax.tree.map(lambda leaf: leaf[0], particles))
+    blank = Observed(jnp.full(num, -jnp.inf, shape.dtype), jnp.zeros((num, *outputs.shape), outputs.dtype))
+    seen, _ = evaluate_where(jnp.ones(num, bool), problem.observe, particles, blank)
+    memory = None if settings.surrogate is None else first_memory(settings.surrogate, particles, seen)
+    zero = jnp.zeros((), shape.dtype)
+    state = State(particles, seen.log_likelihood, jnp.arange(num), zero, zero, memory)
+    return state, _tuned(_tuning.start(kernels, shape.dtype), state, problem, settings)
 
 
 def step(
@@ -161,7 +163,8 @@ def step(
     ancestor = jnp.tile(state.ancestor[chosen], settings.waste_free)
     memory = state.memory
     if memory is not None:
-        memory = remember(memory, *jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), moved.seen))
+        flat = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), moved.seen)
+        memory = remember(memory, *flat)
     log_evidence = state.log_evidence + _weights.log_mean_exp(log_weights)
     new = State(moved.kept.particles, moved.kept.log_likelihood, ancestor, beta, log_evidence, memory)
     present = jnp.zeros(settings.num_particles, bool).at[ancestor].set(True)

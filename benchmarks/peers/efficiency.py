@@ -28,7 +28,8 @@ more such molecules; what is counted here is molecules that are probably hits.""
 PARTICLES, SWEEPS, MEMORY, STEPS = 128, 64, 2048, 8
 """Of ours, with the sampler's own target_ess of one half, which was compared with others on two more boxes, E 420 to
 560 with gaps of 8.5 to 11 and E 0 to 60 with gaps of 1.5 to 3.5: sweeps by the surrogate between two evaluations,
-how many evaluations it is fitted to, and after how many steps at β = 1 it is asked whether there was anything new."""
+how many evaluations it is fitted to, and after how many steps at β = 1 it is asked whether there was anything new. The
+surrogate estimates the predictives of both properties, which each evaluation gives."""
 
 
 def sample_efficiency(
@@ -84,7 +85,12 @@ def _counts(
 
 def _sampler(setting: Setting) -> Ours:
     alphabet = setting.prior.alphabet
-    surrogate = bm.smc.Surrogate(lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector, SWEEPS, MEMORY)
+    surrogate = bm.smc.Surrogate(
+        lambda sites: bm.nn.featurize(sites["molecule"], alphabet).vector,
+        SWEEPS,
+        MEMORY,
+        outputs=sorted(setting.fitted),
+    )
     settings = {"num_moves": 1, "target_ess": 0.5, "max_temperatures": 200}
     return Ours(setting, PARTICLES, Record(), surrogate=surrogate, **settings)
 

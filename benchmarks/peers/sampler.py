@@ -101,13 +101,18 @@ class Ours:
         prior = setting.prior
 
         def model(low: dict[str, jax.Array], high: dict[str, jax.Array], power: jax.Array) -> None:
+            def log_p(y: dict[str, Any]) -> jax.Array:
+                return sum((y[name].log_prob_interval(low[name], high[name]) for name in sorted(low)), jnp.zeros(()))
+
             x = numpyro.sample("molecule", prior)
             phi = bm.nn.featurize(x, prior.alphabet)
-            log_p = sum(predictors[name](phi).log_prob_interval(low[name], high[name]) for name in sorted(low))
-            if record is not None:
+            y = {name: predictors[name](phi) for name in sorted(low)}
+            if record is not None:  # beside what is predicted, so that an estimate of it is no evaluation
                 shape = jax.ShapeDtypeStruct((), jnp.float32)
-                log_p = log_p + jax.pure_callback(record.add, shape, x, log_p, vmap_method="broadcast_all")
-            numpyro.factor("hit", power * log_p)
+                zero = jax.pure_callback(record.add, shape, x, log_p(y), vmap_method="broadcast_all")
+                y = jax.tree.map(lambda leaf: leaf + zero, y)
+            y = {name: numpyro.deterministic(name, value) for name, value in y.items()}
+            numpyro.factor("hit", power * log_p(y))
 
         self.record, self.length, self.compiled = record, prior.alphabet.length, False
         self.power, self.steps = power, steps
