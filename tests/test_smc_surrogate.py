@@ -171,6 +171,12 @@ def test_memory_keeps_the_latest(turns, size) -> None:
     np.testing.assert_array_equal(-value[there], np.asarray(memory.particles["z"])[there])
 
 
+class Plain:
+    """A model without outputs."""
+
+    given = None
+
+
 def test_estimate_finds_what_is_linear() -> None:
     rng = np.random.default_rng(0)
     z, slope = rng.normal(size=(500, 3)).astype(np.float32), np.array([2.0, -1.0, 0.5])
@@ -180,7 +186,7 @@ def test_estimate_finds_what_is_linear() -> None:
     weights = _surrogate.fit(surrogate, memory, jnp.float32(0.5))
     np.testing.assert_allclose(weights[:, 0], [*slope, -3.0, -np.inf, value.max()], atol=1e-3)
     # Beyond the best that was seen nothing is promised; and impossible ones count as very bad, not as -inf.
-    assert surrogate.log_likelihood(weights, None, {"z": jnp.asarray(100 * slope)}) == weights[-1, 0]
+    assert surrogate.log_likelihood(weights, Plain, {"z": jnp.asarray(100 * slope)}) == weights[-1, 0]
 
     def weights_of(seen):
         found = _surrogate.fit(surrogate, memory._replace(observed=observed(seen)), jnp.float32(0.5))

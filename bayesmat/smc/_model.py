@@ -68,7 +68,7 @@ class Problem(NamedTuple):
         blocks: in the order in which a sweep visits them.
         log_likelihood: the sum of the observed sites and factors; never NaN, never +inf.
         observe: the same with the named outputs, `Observed`.
-        given: from a particle and `(m,)` values of the outputs, the log likelihood if they were these.
+        given: from a particle and `(m,)` values of the outputs, the log likelihood if they were these; None without.
         draw: from a random key, a particle from the prior.
         values: the latent sites in their own space, and what the model names by `numpyro.deterministic`.
     """
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
     blocks: tuple[Block, ...]
     log_likelihood: Callable[[Particle], Array]
     observe: Callable[[Particle], Observed]
-    given: Callable[[Particle, Array], Array]
+    given: Callable[[tuple[Particle, Array]], Array] | None
     draw: Callable[[Array], Particle]
     values: Callable[[Particle], dict[str, Any]]
 
@@ -197,9 +197,8 @@ def split(
             )
             for name, (kind, own) in plans.items()
         )
-        log_likelihood, given = bound["log_likelihood"], bound.get("given")
-        if_given = (lambda x, _: log_likelihood(x)) if given is None else (lambda x, values: given((x, values)))
-        return Problem(blocks, log_likelihood, bound["observed"], if_given, bound["draw"], bound["values"])
+        of_draw = (bound["draw"], bound["values"])
+        return Problem(blocks, bound["log_likelihood"], bound["observed"], bound.get("given"), *of_draw)
 
     text = {name: f"{part.given}: {part.jaxpr}" for name, part in parts.items()}
     return Program(bind, closed, str(text), _identity(parts), example), leaves

@@ -76,7 +76,10 @@ def evaluate_where(
         first, values = carry
         read, write = (jax.lax.dynamic_slice(rows, (first,), (chunk,)) for rows in (rows_to_read, rows_to_write))
         new = jax.vmap(function)(jax.tree.map(lambda leaf: leaf[read], candidates))
-        put = lambda old, leaf: old.at[write].set(leaf.astype(old.dtype), mode="drop")  # noqa: E731
+
+        def put(old: Array, leaf: Array) -> Array:
+            return old.at[write].set(leaf.astype(old.dtype), mode="drop")
+
         return first + chunk, jax.tree.map(put, values, new)
 
     done, values = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.asarray(0), otherwise))

@@ -111,7 +111,7 @@ class Surrogate:
         intercept, low, high = weights[-3:]
         value = jnp.dot(self.features(particle), weights[:-3], precision=jax.lax.Precision.HIGHEST) + intercept
         value = jnp.clip(value, low, high)
-        return problem.given(particle, value) if self.outputs else value[0]
+        return value[0] if problem.given is None else problem.given((particle, value))
 
 
 class Memory(NamedTuple):
@@ -241,9 +241,8 @@ def surrogate_move(
         kept, counts, _ = move(key_inner, order_key, start, beta, tuning, cheap, kernels, surrogate.num_moves, 1)
         candidates, after = jax.tree.map(lambda leaf: leaf[0], (kept.particles, kept.log_likelihood))
         differs = differing(candidates, population.particles)
-        blank = Observed(old, jnp.zeros((num, tuning.surrogate.shape[1]), tuning.surrogate.dtype))
-        if not surrogate.outputs:
-            blank = blank._replace(outputs=blank.outputs[:, :0])
+        num_outputs = tuning.surrogate.shape[1] if surrogate.outputs else 0
+        blank = Observed(old, jnp.zeros((num, num_outputs), tuning.surrogate.dtype))
         observed, evaluations = evaluate_where(differs, problem.observe, candidates, blank)
         new = observed.log_likelihood
         log_u = jnp.log(jax.random.uniform(key_accept, (num,), old.dtype))
