@@ -48,11 +48,13 @@ GIVEN = jnp.linspace(-1.0, 4.0, len(nn.GIVEN_NAMES))
 
 
 def numbers(tokens: jax.Array, given: jax.Array, alphabet: chem.Alphabet = ORGANIC, cap: bool = False) -> jax.Array:
-    return MADE(tokens, given, alphabet, cap)
+    return MADE(chem.decode(tokens, alphabet), given, alphabet, cap)
 
 
 phi = jax.jit(jax.vmap(numbers))
-of_units = jax.jit(jax.vmap(lambda x, cap: MADE(x, GIVEN, POLYMER, cap), (0, None)), static_argnums=1)
+of_units = jax.jit(
+    jax.vmap(lambda x, cap: MADE(chem.decode(x, POLYMER), GIVEN, POLYMER, cap), (0, None)), static_argnums=1
+)
 given_features = jax.jit(jax.vmap(lambda x: nn.given_features(chem.decode(x, ORGANIC), ORGANIC)))
 
 
@@ -240,7 +242,7 @@ def test_a_saved_network_predicts_the_same(tmp_path, tokens) -> None:
     assert again.digest == hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest()
     for ours, theirs in zip(jax.tree.leaves(again.network), jax.tree.leaves(MADE.network), strict=True):
         np.testing.assert_array_equal(ours, np.asarray(theirs, np.float16).astype(np.float32))
-    run = eqx.filter_jit(lambda extractor, x: jax.vmap(lambda x: extractor(x, GIVEN, ORGANIC))(x))
+    run = eqx.filter_jit(lambda extractor, x: jax.vmap(lambda x: extractor(chem.decode(x, ORGANIC), GIVEN, ORGANIC))(x))
     before, after = (
         run(e, tokens[:65]) for e in (MADE, replace(again, digest=MADE.digest))
     )  # a float16 has eleven bits, and errors of nine matrices add up

@@ -182,7 +182,7 @@ def test_calibration():
     assert (found.num_points, found.rmse, found.mae) == (4, 1.0, 1.0)
     assert found.coverage == {0.5: 0.5, 0.8: 0.5, 0.9: 0.5, 0.95: 1.0}
     assert "RMSE 1 K" in found.summary() and "90 % → 50.0 %" in found.summary()
-    with pytest.raises(BayesmatError, match="leave-one-out, held-out"):
+    with pytest.raises(BayesmatError, match="leave-one-out, cross-validation, held-out"):
         infer.Calibration("", "K", "training", y, y, y, y, y, 0.0, 0.0)
     with pytest.raises(BayesmatError, match="one length"):
         infer.Calibration("", "K", "held-out", y, y[:2], y, y, y, 0.0, 0.0)

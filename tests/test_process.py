@@ -137,7 +137,7 @@ def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
     rng = np.random.default_rng(3)
     rows = [rng.normal(size=(18, 3)) / np.sqrt(3)]
     y = rows[0] @ np.array([1.0, -1.0, 0.5]) + 0.1 * rng.normal(size=18)
-    monkeypatch.setattr(_process_fit, "_num_proposals", lambda n: 48)
+    monkeypatch.setattr(_process_fit, "num_proposals", lambda n: 48)
     key = jax.random.key(0)
     loc, scale = _process_fit.out_of_fold(rows, ["descriptors"], y, key, 2, 3)
     assert loc.shape == scale.shape == (18, 2 * _process_fit.NUM_HYPER) and (scale > 0.02).all()
@@ -149,6 +149,22 @@ def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
     assert moved[4] < 1e-3 and (moved > 0.02).sum() >= 10
     part = np.flatnonzero(moved < 1e-3)
     assert len(part) == 6, "its part of the rows alone is predicted as before"
+
+
+def test_what_is_compiled_ahead_is_what_a_fit_runs(monkeypatch) -> None:
+    monkeypatch.setattr(_process_fit, "num_proposals", lambda n: 48)
+    monkeypatch.setattr(_process_fit, "_COMPILED", set())
+    _process_fit.compile_ahead(18, 1, 2)
+    compiled = list(_laplace._PROGRAMS)
+    sizes = [program.values._cache_size() for program in _laplace._PROGRAMS.values()]
+    rng = np.random.default_rng(4)
+    found = _process_fit.compare([rng.normal(size=(18, 3))], ["descriptors"], rng.normal(size=18), jax.random.key(1))
+    _process_fit.learn_stretch(_process_fit.combine(found), rng.normal(size=18), jax.random.key(2), 2)
+    assert set(_laplace._PROGRAMS) == set(compiled)
+    assert [program.values._cache_size() for program in _laplace._PROGRAMS.values()] == sizes
+    monkeypatch.setattr(_process_fit, "_candidate", None)  # a second time would fail
+    _process_fit.compile_ahead(18, 1, 2)
+    _process_fit.compile_ahead(_process_fit.FEW_ROWS + 1, 1, 2)
 
 
 def test_a_block_that_is_masked_has_no_influence(exact) -> None:

@@ -371,6 +371,7 @@ def test_a_poisonous_row_takes_only_itself(monkeypatch):
     assert found["tokens"].null_count == 4 and not readers_of_this_process()
 
 
+@pytest.mark.slow
 def test_any_number_of_readers_gives_the_same():
     texts = fuzzed(3000, 4)
     here, one, two = (encoded_with(workers, texts) for workers in (0, 1, 2))

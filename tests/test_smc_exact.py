@@ -105,7 +105,7 @@ SAMPLERS = {
 }
 
 
-SLOW = {"stratified", "residual", "multinomial", "surrogate"}  # they have tests of their own
+SLOW = {"all kernels", "stratified", "residual", "multinomial", "surrogate"}  # they have tests of their own
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SAMPLERS])

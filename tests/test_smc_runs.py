@@ -81,6 +81,7 @@ def test_finished_run_is_read_back_without_a_step(tmp_path, uninterrupted, monke
     assert_same(smc_process.results(run), uninterrupted)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_run_is_refused(tmp_path) -> None:
     folder = tmp_path / "checkpoint"
     smc_process.sampler(checkpoint=folder, islands=1).run(jax.random.key(5))

@@ -265,6 +265,7 @@ def test_extension_goes_on_where_the_run_ended(tmp_path, helped) -> None:
     np.testing.assert_array_equal(again.particles()["molecule"], sampler.particles()["molecule"])
 
 
+@pytest.mark.slow
 def test_outputs_are_learnt() -> None:
     """What is linear in the features is found, and the posterior's evidence is that of enumeration."""
     p, ell = problem()[1], log_likelihood_with_outputs()

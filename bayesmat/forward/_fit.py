@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -162,9 +163,13 @@ def _fit(
     y = (value - center) / width
 
     next(stages)
-    features = compute_features(encoded.tokens, alphabet)
     abundant = n >= _design.ABUNDANT
     used = () if abundant else sources
+    with ThreadPoolExecutor(1) as beside:
+        ahead = None if abundant else beside.submit(_compile_process, n, bool(used), how)
+        features = compute_features(encoded.tokens, alphabet)
+        if ahead is not None:
+            ahead.result()
     columns = [source.transferable(smiles, features) for source in used]
     transferred = np.stack(columns, axis=1) if columns else np.zeros((n, 0))
     about = {"alphabet": alphabet, "log": how.log, "name": table.name, "label": table.label, "unit": table.unit}
@@ -185,6 +190,13 @@ def _fit(
     next(stages, None)
     return Fitted(table.name, table.label, table.unit, found.predictor, idata, calibration, familiar, smiles, observed,
                   found.loo_mean, encoded.refusals, used, fingerprint)  # fmt: skip
+
+
+def _compile_process(n: int, has_sources: bool, how: _How) -> None:
+    """See `_process_fit.compile_ahead`."""
+    told = {"learned": True, "properties": True, "sources": has_sources, "library": how.library is not None}
+    blocks = len(_process_fit.own_blocks(n, how.own)) + sum(told[kind] for kind in how.transfer)
+    _process_fit.compile_ahead(n, blocks, max(1, how.num_draws // _process_fit.num_hyper(n)))
 
 
 class _How(NamedTuple):

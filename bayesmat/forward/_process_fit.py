@@ -72,6 +72,11 @@ TRANSFER = ("learned", "properties", "sources", "library")
 """Blocks that other measurements went into."""
 
 
+def own_blocks(n: int, own: Sequence[str]) -> list[str]:
+    """Those of `own` that n rows are told."""
+    return [name for name in own if n >= MANY or name != "fingerprint" or len(own) == 1]
+
+
 def make_blocks(
     features: Features,
     transferred: np.ndarray,
@@ -80,8 +85,7 @@ def make_blocks(
     own: Sequence[str] = OWN,
 ) -> list[Block]:
     """The blocks of n training molecules: its own, and those of `transfer` that there are."""
-    if len(features.descriptors) < MANY and len(own) > 1:
-        own = [name for name in own if name != "fingerprint"]
+    own = own_blocks(len(features.descriptors), own)
     learned = [name for name in ("learned", "properties") if name in transfer]
     raw = {name: np.asarray(getattr(features, name), np.float64) for name in (*own, *learned)}
     if "sources" in transfer:
@@ -143,9 +147,37 @@ def compare(
     return found
 
 
+FEW_ROWS = 200
+_COMPILED: set[tuple[int, int]] = set()
+
+
+def compile_ahead(n: int, num_blocks: int, num: int) -> None:
+    """Have what a fit of n rows runs compiled, by a fit of made-up numbers, so that it can be done beside other work.
+
+    A first fit is compilation for the most part, half of it of features and half of this. Nothing is done where it was
+    done before, or for many rows, whose fit of made-up numbers would itself take time.
+
+    Args:
+        n: rows.
+        num_blocks: blocks of features.
+        num: factors of `learn_stretch`.
+    """
+    if n > FEW_ROWS or (n, num_blocks) in _COMPILED:
+        return
+    _COMPILED.add((n, num_blocks))
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    rows = [rng.normal(size=(n, 2)) / np.sqrt(2) for _ in range(num_blocks)]
+    y = sum(row[:, 0] for row in rows) + 0.3 * rng.normal(size=n)
+    y = (y - y.mean()) / y.std()
+    with jax.enable_x64(True), threadpool_limits(1, "blas"):
+        between = pairs([jnp.asarray(row, jnp.float64) for row in rows])
+        data = ProcessData(between, jnp.asarray(y), jnp.ones(num_blocks), jnp.zeros(n))
+        learn_stretch(combine([_candidate("", np.ones(num_blocks), data, key)]), y, key, num)
+
+
 def _candidate(name: str, used: np.ndarray, data: ProcessData, key: Array) -> Candidate:
-    idata = infer.laplace(process_model, {"data": data}, key, num_draws=_num_hyper(len(data.y)),
-                          num_proposals=_num_proposals(len(data.y)))  # fmt: skip
+    idata = infer.laplace(process_model, {"data": data}, key, num_draws=num_hyper(len(data.y)),
+                          num_proposals=num_proposals(len(data.y)))  # fmt: skip
     drawn = {str(site): idata.posterior[site].values[0] for site in idata.posterior.data_vars}
     hyper = Hyper(drawn["linear"] * used, drawn["smooth"] * used, drawn["length"], drawn["sigma"])
     exact = many_posteriors(Hyper(*map(jnp.asarray, hyper)), data)
@@ -172,12 +204,12 @@ def leave_out(log_density: np.ndarray) -> np.ndarray:
     return weight / weight.sum(0)
 
 
-def _num_proposals(n: int) -> int:
+def num_proposals(n: int) -> int:
     """A Cholesky factor each; with more data the posterior is nearer to normal, and fewer do."""
     return int(np.clip(24000 // n, 48, 192))
 
 
-def _num_hyper(n: int) -> int:
+def num_hyper(n: int) -> int:
     """Draws of the hyperparameters: each keeps an `(n, n)` array, and with more data they differ less."""
     return int(np.clip(3200 // n, 4, NUM_HYPER))
 

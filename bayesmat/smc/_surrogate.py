@@ -75,11 +75,7 @@ class Surrogate:
     ...     x = numpyro.sample("molecule", p_x)
     ...     size = numpyro.deterministic("size", 1.0 * (x != 0).sum())
     ...     numpyro.factor("near", -0.5 * (size - 3.0) ** 2)
-    >>> surrogate = Surrogate(counts, num_moves=4, memory=128, outputs=["size"])
-    >>> sampler = smc.SMC(near_three, 64, [smc.Regrow()], num_moves=1, surrogate=surrogate, progress_bar=False)
-    >>> sampler.run(jax.random.key(0))
-    >>> sampler.status.message
-    'The posterior was reached.'
+    >>> sampler = smc.SMC(near_three, 64, num_moves=1, surrogate=Surrogate(counts, outputs=["size"]))
     """
 
     features: Callable[[Particle], Array] = field(repr=False)
