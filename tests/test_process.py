@@ -139,12 +139,12 @@ def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
     y = rows[0] @ np.array([1.0, -1.0, 0.5]) + 0.1 * rng.normal(size=18)
     monkeypatch.setattr(_process_fit, "num_proposals", lambda n: 48)
     key = jax.random.key(0)
-    loc, scale = _process_fit.out_of_fold(rows, ["descriptors"], y, key, 2, 3)
+    loc, scale = _process_fit.out_of_fold(rows, ["descriptors"], y, key, 2, 3, False)
     assert loc.shape == scale.shape == (18, 2 * _process_fit.NUM_HYPER) and (scale > 0.02).all()
     assert np.corrcoef(loc.mean(1), y)[0, 1] > 0.8
     changed = y.copy()
     changed[4] += 2.0
-    other, _ = _process_fit.out_of_fold(rows, ["descriptors"], changed, key, 2, 3)
+    other, _ = _process_fit.out_of_fold(rows, ["descriptors"], changed, key, 2, 3, False)
     moved = np.abs(other - loc).max(1)
     assert moved[4] < 1e-3 and (moved > 0.02).sum() >= 10
     part = np.flatnonzero(moved < 1e-3)

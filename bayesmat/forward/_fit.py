@@ -54,7 +54,7 @@ def fit(
     `summary` says what each was worth. With more rows a hierarchical linear model on descriptors, fingerprint and a
     kernel at 512 landmarks, its weights integrated out exactly, averaged with a small network in the shares that
     predict best what neither has seen. Errors are Student in both, learned from leave-one-out residuals. Sixty rows
-    take some ten seconds on two cores, ten thousand half a minute.
+    take half a second and, the first time, some fifteen seconds of compilation; ten thousand half a minute.
 
     Args:
         table: measurements; molecules that the alphabet cannot say are set aside and counted.
@@ -106,8 +106,8 @@ def fit(
     fingerprint = _store.fingerprint(table, alphabet, tuple(sources), shotgun, options, key)
     if cache and (found := _store.from_cache(table.name, fingerprint)) is not None:
         return found
-    how = _How(shotgun, tuple(own), tuple(transfer), num_draws, refits, log)
-    fitted = _fit(table, alphabet, tuple(sources), how, key, fingerprint, progress)
+    how = _How(shotgun, tuple(own), tuple(transfer), num_draws, refits, log, progress)
+    fitted = _fit(table, alphabet, tuple(sources), how, key, fingerprint)
     if cache:
         _store.to_cache(fitted)
     return fitted
@@ -143,10 +143,9 @@ def _fit(
     how: _How,
     key: Array,
     fingerprint: str,
-    progress: bool,
 ) -> Fitted:
     names = ("structures", "features", "scales", "weights", "noise", "calibration")
-    stages = iter(progress_bar(names, f"fitting {table.label}") if progress else names)
+    stages = iter(progress_bar(names, f"fitting {table.label}") if how.progress else names)
 
     next(stages)
     encoded = encode(table.smiles, alphabet, description=f"structures of {table.label}")
@@ -208,6 +207,7 @@ class _How(NamedTuple):
     num_draws: int
     refits: int
     log: bool
+    progress: bool
 
 
 class _Task(NamedTuple):
@@ -273,7 +273,8 @@ def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
     next(stages)
     judged = "cross-validation" if how.refits else "leave-one-out"
     if how.refits:
-        loc, scale = _process_fit.out_of_fold(rows, names, task.y, keys[2], each, min(how.refits, len(task.y)))
+        loc, scale = _process_fit.out_of_fold(rows, names, task.y, keys[2], each, min(how.refits, len(task.y)),
+                                                how.progress)  # fmt: skip
         unseen = Predictive(jnp.asarray(task.center + task.width * loc, jnp.float32),
                             jnp.asarray(task.width * scale, jnp.float32), how.log)  # fmt: skip
     else:

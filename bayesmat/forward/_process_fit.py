@@ -297,7 +297,7 @@ LEFT_OUT = 1e6
 
 
 def out_of_fold(
-    rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array, num: int, folds: int
+    rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array, num: int, folds: int, bar: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each y as models predict it that were fitted without it: K components, means and standard deviations `(n, K)`.
 
@@ -311,11 +311,12 @@ def out_of_fold(
         key: random key.
         num: components for each draw of the hyperparameters.
         folds: how many parts the rows are dealt into.
+        bar: show how far it is.
     """
     of_row = np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(np.arange(len(y)) % folds)
     loc: list[Any] = [None] * len(y)
     scale: list[Any] = [None] * len(y)
-    for fold in progress(range(folds), "fitting again without a part", folds):
+    for fold in progress(range(folds), "fitting again without a part", folds) if bar else range(folds):
         out = of_row == fold
         key_compare, key_stretch = jax.random.split(jax.random.fold_in(key, fold))
         found = compare(rows, names, y, key_compare, np.where(out, LEFT_OUT, 0.0))
