@@ -14,7 +14,7 @@ BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.installed-runtime
 DEV     := $(VENV)/.installed-dev
 RAY     := $(VENV)/.installed-ray
-PYTEST   = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+PYTEST   = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The two constraints cover old and new pip: what is installed, and what builds the package.
 export PIP_CONSTRAINT := constraints.txt

@@ -303,6 +303,7 @@ def test_refits_judge_the_same_fit(small, source, tmp_path):
     assert forward.load(forward.save(again, tmp_path / "fit")).calibration.kind == "cross-validation"
 
 
+@pytest.mark.slow
 def test_predictor_agrees_with_the_exact_posterior(boiling, abundant, as_if_abundant):
     """Finite draws and float32: the predictive of new molecules against its closed form."""
     many = fit(rows(boiling, 450, 1), num_draws=512)
@@ -420,6 +421,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.mark.slow
 def test_fits_repeat_for_a_key(boiling, abundant, as_if_abundant):
     again, other = (fit(rows(boiling, 450, 1), key=jax.random.key(k)) for k in (0, 1))
     assert same(abundant.predictor, again.predictor) and not same(abundant.predictor, other.predictor)

@@ -86,6 +86,7 @@ def assert_follows(counts: np.ndarray, p: np.ndarray) -> None:
     assert big.sum() > 8 and chi2 < big.sum() + 5 * np.sqrt(2 * big.sum()), (chi2, big.sum())
 
 
+@pytest.mark.slow
 def test_slots_write_what_a_scan_of_each_string_writes(small) -> None:
     keys = jax.random.split(jax.random.key(3), 150)
     plain = np.asarray(regrow(small, keys, jnp.zeros(ORGANIC.length, jnp.int32), jnp.asarray(0)))
