@@ -170,7 +170,7 @@ def models(target: Target) -> dict[str, Model]:
     """Those that are compared on a target."""
     if target.name not in NAMES:
         return {**PEERS, OURS: Ours()}
-    found = {**PEERS, AVERAGED: with_sources, OURS: Ours(refits=0 if not target.polymer else REFITS)}
+    found = {**PEERS, AVERAGED: with_sources, OURS: Ours(refits=REFITS if target.polymer else 0)}
     if not target.polymer:
         found[TRANSFER] = Ours([source(name) for name in SOURCES if name != target.name], REFITS)
     return found
