@@ -1,11 +1,15 @@
 """Does a source help a target, and what does a bad one cost?
 
 The seed case of transfer learning in materials (Yamada et al. 2019): the heat capacity of polymers from 58 measurements
-with the heat capacity of small molecules (QM9, computed) as the source; 60 random splits, paired with no transfer and
+with the heat capacity of small molecules (QM9, computed) as the source; 240 random splits, paired with no transfer and
 with the same source scrambled. Then every property that the shipped extractor knows as the only source of every
 target, 60 measurements each. Writes transfer.json and transfer.png beside this file.
 
-    python benchmarks/transfer.py [--splits 60] [--seeds 0 1 2 3 4 5]
+A source is first asked whether it agrees with the measurements better than when it is shuffled, as `forward.fit` asks.
+That test, at the usual level of .05, was settled on splits of other seeds, but for the seed case, where a level of .1
+was tried on these splits: a scrambled source was then believed in 21 % of them and cost .4 %.
+
+    python benchmarks/transfer.py [--splits 240] [--seeds 0 1 2 3 4 5 6 7 8 9]
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ from _machine import machine
 from targets import Target, targets
 
 from bayesmat import chem, data, nn, plot
+from bayesmat._types import Array
 from bayesmat.forward import _process_fit
 from bayesmat.forward._fitted import compute_features
+from bayesmat.forward._related import believed, chance
 
 OUTPUT = Path(__file__).with_suffix(".json")
-_mean = eqx.filter_jit(lambda process, features: process(features)[0].mean(-1))
+_mean = eqx.filter_jit(lambda process, features, transferred: process(features, transferred)[0].mean(-1))
 SEED_SOURCE = ("qm9_cv", "qm9_cv_by_mass")
 
 
@@ -40,23 +46,37 @@ class Known:
         self.y = target.y[encoded.kept]
         self.names = nn.property_names(self.alphabet)
 
-    def judge(self, train: np.ndarray, test: np.ndarray, source: np.ndarray | None, seed: int) -> dict[str, float]:
-        """RMSE on the test rows with `source` `(n, s)` as the only thing transferred, or with nothing."""
+    def judge(
+        self, train: np.ndarray, test: np.ndarray, source: np.ndarray | None, seed: int, kind: str = "sources"
+    ) -> dict[str, float]:
+        """RMSE on the test rows with `source` `(n, s)` as the only thing transferred, or with nothing.
+
+        Columns of "sources" are believed one by one, as `forward.fit` does; "properties" are what it always tries.
+        """
         y = self.y[train]
         center, width = float(y.mean()), float(y.std())
-        columns = np.zeros((len(self.y), 0)) if source is None else source
-        features = self.features._replace(properties=columns)
-        fitted, asked = (jax.tree.map(lambda leaf, r=rows: leaf[r], features) for rows in (train, test))
-        transfer = () if source is None else ("properties",)
-        blocks = _process_fit.make_blocks(fitted, np.zeros((len(train), 0)), None, transfer)
         standard, key = (y - center) / width, jax.random.key(seed)
+        columns = np.zeros((len(self.y), 0)) if source is None else source
+        if kind == "sources":
+            columns = columns[:, believed(chances(columns[train], standard, key))]
+        features, nothing = self.features, np.zeros((len(self.y), 0))
+        transferred = columns if kind == "sources" else nothing
+        features = features._replace(properties=columns if kind == "properties" else nothing)
+        fitted, asked = (jax.tree.map(lambda leaf, r=rows: leaf[r], features) for rows in (train, test))
+        blocks = _process_fit.make_blocks(fitted, transferred[train], None, ("properties", "sources"))
         found = _process_fit.compare([np.asarray(b.rows) for b in blocks], [b.name for b in blocks], standard, key)
         stacked = _process_fit.combine(found)
         process = _process_fit.to_process(blocks, stacked, standard, center, width, (), None)
-        mean = np.asarray(_mean(process, asked))
-        gain = (found[-1].log_density - found[0].log_density).mean()
-        return {"rmse": float(np.sqrt(np.mean((mean - self.y[test]) ** 2))), "loo_gain": float(gain),
-                "weight": float(stacked.weight[-1])}  # fmt: skip
+        mean = np.asarray(_mean(process, asked, np.asarray(transferred[test], np.float32)))
+        weight = float(stacked.weight[1:].sum())
+        return {"rmse": float(np.sqrt(np.mean((mean - self.y[test]) ** 2))), "weight": weight,
+                "believed": float(columns.shape[1] > 0)}  # fmt: skip
+
+
+def chances(columns: np.ndarray, y: np.ndarray, key: Array) -> list[float]:
+    """Of each of the columns `(n, s)`, how often y would agree with it as well if it was shuffled."""
+    blocks = [_process_fit.block("sources", column[:, None]) for column in columns.T]
+    return [chance(np.asarray(block.rows), y, key) for block in blocks]
 
 
 def interval(values: np.ndarray) -> list[float]:
@@ -80,7 +100,8 @@ def seed_case(splits: int) -> dict:
         scrambled = chosen[np.random.default_rng(seed).permutation(len(chosen))]
         arms = {"none": None, "source": chosen, "scrambled": scrambled, "all properties": known.features.properties}
         for name, source in arms.items():
-            runs[name].append(known.judge(train, test, source, seed))
+            kind = "properties" if name == "all properties" else "sources"
+            runs[name].append(known.judge(train, test, source, seed, kind))
         if seed % 10 == 9:
             print(seed + 1, {name: float(np.mean([r["rmse"] for r in rs])) for name, rs in runs.items()}, flush=True)
     rmse = {name: np.array([run["rmse"] for run in rs]) for name, rs in runs.items()}
@@ -94,6 +115,9 @@ def seed_case(splits: int) -> dict:
         "improvement over none": {name: interval(rmse["none"] - rmse[name]) for name in others},
         "share of splits improved": {name: float((rmse[name] < rmse["none"]).mean()) for name in others},
         "stacking weight": {name: round(weight[name], 3) for name in others},
+        "share of splits in which it was believed": {
+            name: float(np.mean([run["believed"] for run in runs[name]])) for name in others
+        },
     }
 
 
@@ -126,8 +150,8 @@ def matrix(seeds: list[int], num_train: int = 60) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=int, default=60)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
+    parser.add_argument("--splits", type=int, default=240)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--parts", nargs="+", default=["seed case", "matrix"], choices=["seed case", "matrix"])
     options = parser.parse_args()
     report = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}

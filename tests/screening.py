@@ -77,7 +77,7 @@ def model(name: str = "k", alphabet: Alphabet = ALPHABET, scale: float = 1.0) ->
     y = np.linspace(0.0, 1.0, 8)
     judged = infer.Calibration(predictor.label, predictor.unit, "leave-one-out", y, y, y - 1, y + 1, y, 0.0, 0.1)
     texts = tuple("C" * n for n in range(1, 9))
-    told = (name, predictor.label, predictor.unit, predictor, None, judged, Usual(), texts, y, y, (), ())
+    told = (name, predictor.label, predictor.unit, predictor, None, judged, Usual(), texts, y, y, (), (), ())
     return Fitted(*told, f"model {name} {scale}")
 
 

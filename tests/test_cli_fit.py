@@ -315,7 +315,7 @@ def test_lines_are_joined_only_to_a_whole_row(tmp_path):
 def fit_like(**changes):
     calibration = make_calibration(40)
     fields = {"label": "conductivity", "smiles": ("CCO",) * 40, "sources": (), "calibration": calibration,
-              "predictor": types.SimpleNamespace(log=False)}  # fmt: skip
+              "predictor": types.SimpleNamespace(log=False), "not_believed": list}  # fmt: skip
     return types.SimpleNamespace(**(fields | changes))
 
 
@@ -339,7 +339,8 @@ def test_report_warns_where_it_should():
 
 def test_report_of_hostile_text_and_many_rows():
     calibration = dataclasses.replace(make_calibration(40), label=HOSTILE, unit=HOSTILE)
-    fit = fit_like(label=HOSTILE, smiles=(HOSTILE,) * 40, calibration=calibration, sources=(fit_like(label=HOSTILE),))
+    fit = fit_like(label=HOSTILE, smiles=(HOSTILE,) * 40, calibration=calibration, sources=(fit_like(label=HOSTILE),),
+                   not_believed=lambda: [HOSTILE])  # fmt: skip
     source = report.calibration_to_html(fit, [(line, HOSTILE) for line in range(2, 702)], HOSTILE)
     page = Page(source)
     assert "<script" not in source and "<img" not in source and page.open == []

@@ -154,7 +154,7 @@ def process():
     train = some_features(0, 12)
     raw = [train.descriptors, train.physical, train.properties, 2.0 * train.descriptors[:, :1]]
     names = ("descriptors", "physical", "properties", "sources")
-    blocks = [_process_fit._block(n, np.asarray(r, float)) for n, r in zip(names, raw, strict=True)]
+    blocks = [_process_fit.block(n, np.asarray(r, float)) for n, r in zip(names, raw, strict=True)]
     rng = np.random.default_rng(5)
     used = np.array([1.0, 1.0, 0.0, 1.0])
     hyper = Hyper(rng.uniform(0.2, 0.9, (3, 4)) * used, rng.uniform(0.2, 0.9, (3, 4)) * used,
@@ -210,7 +210,7 @@ def test_prediction_is_the_closed_form(process) -> None:
 def test_blocks_have_unit_rows_and_a_limit() -> None:
     raw = np.random.default_rng(0).normal(5.0, 3.0, (30, 4))
     raw[:, 2] = 7.0
-    block = _process_fit._block("learned", raw)
+    block = _process_fit.block("learned", raw)
     assert float((block.rows**2).sum(1).mean()) == pytest.approx(1.0, rel=1e-5)
     np.testing.assert_allclose(block(jnp.asarray(raw, jnp.float32)), block.rows, atol=1e-5)
     far = np.asarray(block(jnp.array([1e9, -1e9, 1e9, 5.0])))

@@ -75,7 +75,9 @@ def _fit(arguments: argparse.Namespace) -> int:
           f"{len(set_aside):,} set aside")  # fmt: skip
     counts = Counter(reason for _, reason in set_aside)
     say_reasons(counts, {why: [line for line, reason in set_aside if reason == why][:MAX_LINES] for why in counts})
-    if len(fitted.sources) < len(sources):
+    for text in fitted.not_believed():
+        print(f"  {text}")
+    if len(fitted.sources) + len(fitted.unrelated) < len(sources):
         print("  nothing was transferred: the table is large enough to do without")
     print(fitted.calibration.summary())
     print(f"Written: the model in {out}, what it is worth in {report}")

@@ -19,7 +19,7 @@ from ..chem import Alphabet, encode
 from ..data import PropertyTable
 from ..infer import InferenceData
 from ..nn import Features, Library, Stack, extractor, learned
-from . import _design, _network, _posterior, _process_fit, _store
+from . import _design, _network, _posterior, _process_fit, _related, _store
 from ._applicability import Applicability
 from ._fitted import Fitted, calibrate, compute_features
 from ._models import NoiseData, linear_model, noise_model
@@ -60,7 +60,8 @@ def fit(
         table: measurements; molecules that the alphabet cannot say are set aside and counted.
         key: random key; the same key gives the same fit.
         alphabet: of the strings that the predictor will read; `Alphabet.organic()` if None.
-        sources: fits to transfer from; not used with 1,000 rows and more.
+        sources: fits to transfer from; not used with 1,000 rows and more. Those that would agree with the measurements
+            as well if their predictions were shuffled are set aside, see `Fitted.unrelated`.
         library: pre-trained models to transfer from, likewise, such as `nn.library()`. Those of a property of the
             table's name are left out; whether others have seen its molecules, their cards say.
         own: with fewer than 1,000 rows, which features of the molecule itself are used: "descriptors", which compile
@@ -169,13 +170,13 @@ def _fit(
         features = compute_features(encoded.tokens, alphabet)
         if ahead is not None:
             ahead.result()
-    columns = [source.transferable(smiles, features) for source in used]
-    transferred = np.stack(columns, axis=1) if columns else np.zeros((n, 0))
+    used, transferred, unrelated = _believed(used, smiles, features, y, key)
     about = {"alphabet": alphabet, "log": how.log, "name": table.name, "label": table.label, "unit": table.unit}
     task = _Task(features, transferred, y, center, width, tuple(s.predictor.average() for s in used), how, about)
     found = (_linear if abundant else _process)(task, key, stages)
     calibration = calibrate(found.unseen, observed, table.label, table.unit, found.judged)
     familiar = Applicability.from_training(features, 2 * np.log(np.maximum(found.loo_sd, 1e-15)), key)
+    unrelated += found.unrelated
     idata = infer.to_inference_data(
         {name: array[None] for name, array in found.posterior.items()},
         dims={**found.dims, "y": ["molecule"], "loo_mean": ["molecule"], "loo_sd": ["molecule"],
@@ -188,7 +189,20 @@ def _fit(
     )  # fmt: skip
     next(stages, None)
     return Fitted(table.name, table.label, table.unit, found.predictor, idata, calibration, familiar, smiles, observed,
-                  found.loo_mean, encoded.refusals, used, fingerprint)  # fmt: skip
+                  found.loo_mean, encoded.refusals, used, unrelated, fingerprint)  # fmt: skip
+
+
+def _believed(
+    sources: tuple[Fitted, ...], smiles: tuple[str, ...], features: Features, y: np.ndarray, key: Array
+) -> tuple[tuple[Fitted, ...], np.ndarray, tuple[tuple[str, float], ...]]:
+    """The sources that have to do with y, what they say `(n, t)`, and the others by label with their p-values."""
+    columns = [source.transferable(smiles, features) for source in sources]
+    blocks = [_process_fit.block("sources", column[:, None]) for column in columns]
+    chances = [_related.chance(np.asarray(block.rows), y, key) for block in blocks]
+    kept = np.flatnonzero(_related.believed(chances)).tolist()
+    transferred = np.stack([columns[index] for index in kept], axis=1) if kept else np.zeros((len(y), 0))
+    others = tuple((sources[i].label, p) for i, p in enumerate(chances) if i not in kept)
+    return tuple(sources[index] for index in kept), transferred, others
 
 
 def _compile_process(n: int, has_sources: bool, how: _How) -> None:
@@ -237,6 +251,7 @@ class _Found(NamedTuple):
         coords: their labels.
         attrs: about the inference.
         constant: what else is told.
+        unrelated: what was set aside beside sources, see `Fitted.unrelated`.
     """
 
     predictor: Predictor
@@ -249,6 +264,7 @@ class _Found(NamedTuple):
     coords: dict[str, Any]
     attrs: dict[str, Any]
     constant: dict[str, np.ndarray]
+    unrelated: tuple[tuple[str, float], ...] = ()
 
 
 def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
@@ -256,6 +272,10 @@ def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
     keys = jax.random.split(key, 3)
     how = task.how
     blocks = _process_fit.make_blocks(task.features, task.transferred, how.library, how.transfer, how.own)
+    doubted = [block for block in blocks if block.name == "library"]
+    chances = [_related.chance(np.asarray(block.rows), task.y, key) for block in doubted]
+    unrelated = tuple(("library", p) for p, good in zip(chances, _related.believed(chances), strict=True) if not good)
+    blocks = [block for block in blocks if block.name not in dict(unrelated)]
     names = [block.name for block in blocks]
     next(stages)
     rows = [np.asarray(block.rows) for block in blocks]
@@ -301,7 +321,7 @@ def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
     coords = {"group": groups, "block": names, "candidate": [candidate.name for candidate in candidates]}
     loo_mean = task.center + task.width * stacked.loo_mean.mean(0)
     return _Found(predictor, unseen, judged, loo_mean, loo_sd, posterior, dims, coords, {"inference": "importance"},
-                  by_model)  # fmt: skip
+                  by_model, unrelated)  # fmt: skip
 
 
 def _linear(task: _Task, key: Array, stages: Iterator[str]) -> _Found:

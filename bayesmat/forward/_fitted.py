@@ -69,6 +69,8 @@ class Fitted:
         loo_mean: `(n,)` the function at each training molecule given the others, in modelling space.
         set_aside: molecules of the table that the alphabet cannot say.
         sources: fits that this one transfers from.
+        unrelated: labels of sources that were set aside, "library" for one, and how often their predictions, shuffled,
+            would agree with the measurements as well.
         fingerprint: sha256 of everything that went in.
     """
 
@@ -84,6 +86,7 @@ class Fitted:
     loo_mean: np.ndarray
     set_aside: tuple[Refusal, ...]
     sources: tuple[Fitted, ...]
+    unrelated: tuple[tuple[str, float], ...]
     fingerprint: str
     _row: dict[str, int] = field(init=False, repr=False)
 
@@ -223,10 +226,19 @@ class Fitted:
         lines += self._comparison()
         if self.sources:
             lines.append(f"  transfers from {', '.join(source.label for source in self.sources)}")
+        lines += [f"  {text}" for text in self.not_believed()]
         if aside:
             reasons = ", ".join(f"{count} {reason}" for reason, count in aside.most_common())
             lines.append(f"  set aside: {sum(aside.values())} ({reasons})")
         return "\n".join([*lines, self.calibration.summary()])
+
+    def not_believed(self) -> list[str]:
+        """A sentence for each source that was set aside."""
+        return [
+            f"{label} was set aside: what it says agrees no less with the measurements in {100 * p:.0f} % of the cases "
+            "when it is shuffled"
+            for label, p in self.unrelated
+        ]
 
     def _comparison(self) -> list[str]:
         """Which models were compared, what each was given for a weight, and how much transfer was worth."""

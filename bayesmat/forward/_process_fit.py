@@ -92,7 +92,7 @@ def make_blocks(
         raw["sources"] = np.asarray(transferred, np.float64)
     if "library" in transfer and library is not None:
         raw["library"] = np.asarray(_library_says(library, features), np.float64)
-    return [_block(name, array) for name, array in raw.items() if array.shape[1]]
+    return [block(name, array) for name, array in raw.items() if array.shape[1]]
 
 
 @eqx.filter_jit
@@ -100,7 +100,8 @@ def _library_says(library: Stack, features: Features) -> Array:
     return library.predict(base_features(features))
 
 
-def _block(name: str, raw: np.ndarray) -> Block:
+def block(name: str, raw: np.ndarray) -> Block:
+    """Features `(n, d)` of the training molecules, standardised."""
     center, spread = raw.mean(0), raw.std(0)
     if name == "fingerprint":
         spread = np.where(spread > 0, 1.0, 0.0)  # environments count alike, however rare

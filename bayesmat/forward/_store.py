@@ -25,7 +25,7 @@ from ._fitted import Fitted
 from ._predictor import Linear, LinearPredictor, Predictor, ProcessPredictor
 from ._process import Average, Block, Process
 
-FORMAT = 8
+FORMAT = 9
 """Raise it whenever features, models or files change their meaning: older fits are then made anew."""
 
 _CALIBRATION_ARRAYS = ("observed", "mean", "lower90", "upper90", "pit")
@@ -168,6 +168,7 @@ def _write(fitted: Fitted, folder: Path) -> None:
         },
         "fingerprint": fitted.fingerprint,
         "num_sources": len(fitted.sources),
+        "unrelated": fitted.unrelated,
         "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FILES},
         "set_aside": [[refusal.index, refusal.smiles, refusal.reason] for refusal in fitted.set_aside],
         "smiles": fitted.smiles,
@@ -189,7 +190,7 @@ def _assemble(card: dict, arrays: dict[str, np.ndarray], sources: tuple[Fitted, 
     set_aside = tuple(Refusal(*refusal) for refusal in card["set_aside"])
     return Fitted(card["name"], card["label"], card["unit"], predictor, idata, calibration, familiar,
                   tuple(card["smiles"]), arrays["y"], arrays["loo_mean"], set_aside, sources,
-                  card["fingerprint"])  # fmt: skip
+                  tuple((str(label), float(p)) for label, p in card["unrelated"]), card["fingerprint"])  # fmt: skip
 
 
 _KINDS: dict[str, type] = {
