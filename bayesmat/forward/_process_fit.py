@@ -303,8 +303,8 @@ def out_of_fold(
     """Each y as models predict it that were fitted without it: K components, means and standard deviations `(n, K)`.
 
     All of the fit is done again for each fold: hyperparameters, weights of the candidates, stretch. A row is left out
-    by noise, so that all folds run what was compiled for the fit itself; features stay standardised, and sources chosen,
-    by all rows.
+    by noise, so that all folds run what was compiled for the fit itself; features stay standardised and sources
+    chosen by all rows.
 
     Args:
         rows: of each block.
