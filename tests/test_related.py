@@ -113,10 +113,10 @@ def test_a_scrambled_source_costs_nothing(fits) -> None:
 def test_a_true_source_is_kept_beside_a_scrambled_one(fits, tmp_path) -> None:
     source, _, both = fits
     assert both.sources == (source,) and [label for label, _ in both.unrelated] == ["a scrambled one"]
-    said = f"a scrambled one was set aside: what it says agrees no less with the measurements in " \
-           f"{100 * both.unrelated[0][1]:.0f} % of the cases when it is shuffled"  # fmt: skip
-    assert said in both.summary() and "transfers from a true one" in both.summary()
-    assert said in report.calibration_to_html(both)
+    said = f"et aside: a scrambled one, whose predictions agree with the measurements as well when they are shuffled " \
+           f"({100 * both.unrelated[0][1]:.0f} % of the shuffles)"  # fmt: skip
+    assert f"  s{said}" in both.summary() and "transfers from a true one" in both.summary()
+    assert f" S{said}." in report.calibration_to_html(both)
     assert both.predict_smiles("CCCCO").mean.shape == (1,)
     again = forward.load(forward.save(both, tmp_path / "model"))
     assert again.unrelated == both.unrelated and len(again.sources) == 1

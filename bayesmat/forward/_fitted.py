@@ -235,8 +235,8 @@ class Fitted:
     def not_believed(self) -> list[str]:
         """A sentence for each source that was set aside."""
         return [
-            f"{label} was set aside: what it says agrees no less with the measurements in {100 * p:.0f} % of the cases "
-            "when it is shuffled"
+            f"set aside: {label}, whose predictions agree with the measurements as well when they are shuffled "
+            f"({100 * p:.0f} % of the shuffles)"
             for label, p in self.unrelated
         ]
 

@@ -65,7 +65,7 @@ def _header(fitted: Fitted, set_aside: Sequence[tuple[int, str]], source: str) -
         about.pop()
     if fitted.sources:
         about.append(f"It transfers from {escape(', '.join(item.label for item in fitted.sources))}.")
-    about += [f"{escape(text)}." for text in fitted.not_believed()]
+    about += [f"{escape(text[0].upper() + text[1:])}." for text in fitted.not_believed()]
     return f"""<header><p class="eyebrow">Calibration report</p><h1>{escape(fitted.label)}</h1>
 <p>{" ".join(filter(None, about))}</p>
 <p class="answer">Asked for measurements that it had not seen ({escape(judged.kind)}), the model errs by
