@@ -26,10 +26,9 @@ from _machine import machine
 from targets import Target, targets
 
 from bayesmat import chem, data, nn, plot
-from bayesmat._types import Array
 from bayesmat.forward import _process_fit
 from bayesmat.forward._fitted import compute_features
-from bayesmat.forward._related import believed, chance
+from bayesmat.forward._related import believed, chances
 
 OUTPUT = Path(__file__).with_suffix(".json")
 _mean = eqx.filter_jit(lambda process, features, transferred: process(features, transferred)[0].mean(-1))
@@ -71,12 +70,6 @@ class Known:
         weight = float(stacked.weight[1:].sum())
         return {"rmse": float(np.sqrt(np.mean((mean - self.y[test]) ** 2))), "weight": weight,
                 "believed": float(columns.shape[1] > 0)}  # fmt: skip
-
-
-def chances(columns: np.ndarray, y: np.ndarray, key: Array) -> list[float]:
-    """Of each of the columns `(n, s)`, how often y would agree with it as well if it was shuffled."""
-    blocks = [_process_fit.block("sources", column[:, None]) for column in columns.T]
-    return [chance(np.asarray(block.rows), y, key) for block in blocks]
 
 
 def interval(values: np.ndarray) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -196,13 +197,11 @@ def _believed(
     sources: tuple[Fitted, ...], smiles: tuple[str, ...], features: Features, y: np.ndarray, key: Array
 ) -> tuple[tuple[Fitted, ...], np.ndarray, tuple[tuple[str, float], ...]]:
     """The sources that have to do with y, what they say `(n, t)`, and the others by label with their p-values."""
-    columns = [source.transferable(smiles, features) for source in sources]
-    blocks = [_process_fit.block("sources", column[:, None]) for column in columns]
-    chances = [_related.chance(np.asarray(block.rows), y, key) for block in blocks]
-    kept = np.flatnonzero(_related.believed(chances)).tolist()
-    transferred = np.stack([columns[index] for index in kept], axis=1) if kept else np.zeros((len(y), 0))
-    others = tuple((sources[i].label, p) for i, p in enumerate(chances) if i not in kept)
-    return tuple(sources[index] for index in kept), transferred, others
+    columns = np.reshape([source.transferable(smiles, features) for source in sources], (-1, len(y))).T
+    chances = _related.chances(columns, y, key)
+    kept = _related.believed(chances)
+    others = tuple((source.label, p) for source, p, good in zip(sources, chances, kept, strict=True) if not good)
+    return tuple(itertools.compress(sources, kept)), columns[:, np.array(kept, bool)], others
 
 
 def _compile_process(n: int, has_sources: bool, how: _How) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.stats
 
 from .._types import Array
+from ._process_fit import block
 
 LEVEL = 0.05
 """Share of the believed sources that may have nothing to do with the property."""
@@ -33,6 +34,11 @@ def believed(chances: Sequence[float]) -> list[bool]:
     passed = np.flatnonzero(np.sort(chances) <= LEVEL * rank / max(len(chances), 1))
     limit = np.sort(chances)[passed[-1]] if len(passed) else -1.0
     return [bool(p <= limit) for p in chances]
+
+
+def chances(columns: np.ndarray, y: np.ndarray, key: Array) -> list[float]:
+    """`chance` of each source by itself, which says one of the columns `(n, s)`."""
+    return [chance(np.asarray(block("sources", column[:, None]).rows), y, key) for column in columns.T]
 
 
 def chance(rows: np.ndarray, y: np.ndarray, key: Array) -> float:
