@@ -32,7 +32,8 @@ capacity are not among them, but density goes with Cp (rank correlation -0.92). 
 ultraviolet light, is a property that nothing was trained on, of molecules that the extractor may have seen with other
 properties. Of volume expansions, some are negative: where all training values were positive, our model may take their
 logarithm, and a negative value is then impossible to it (an infinite NLL). On another machine, or another number of
-cores, rounding chooses other draws of the hyperparameters: the RMSE of one fit then moves by some tenths of a per cent.
+cores, rounding chooses other draws of the hyperparameters: the RMSE of one fit then moves by half a per cent in the
+median, and by up to 6.
 
 Needs scikit-learn (package index; for benchmarks alone) and the data sets in the folder BAYESMAT_DATA.
 
