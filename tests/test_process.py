@@ -489,9 +489,11 @@ def test_what_a_fit_says_of_itself(fitted) -> None:
     assert (constant["effective_draws"].values > 3).all()
     assert posterior["scale"].shape == (1, 16, 10) and posterior["length"].shape == (1, 16, 5)
     assert (posterior["scale"].sel(group="descriptors linear") > 0).all() and (posterior["model"] < 5).all()
-    assert fitted.predictor.num_draws == 64 and fitted.idata.attrs["inference"] == "importance"
+    assert fitted.predictor.num_draws == 64 + _process_fit.exceptions(len(fitted.y), 64) > 64
+    assert fitted.idata.attrs["inference"] == "importance"
     said = fitted.summary()
     assert "Gaussian process in y" in said and "stacked: no transfer" in said and "nats per measurement" in said
+    assert "one molecule in 33 may be an exception" in said  # 2 of 66 components
     assert "transfers from known" in said
 
 

@@ -13,17 +13,61 @@ from bayesmat.infer import _laplace
 
 
 def test_errors_of_rows_left_out_do_not_count() -> None:
-    errors = np.random.default_rng(0).standard_t(4, size=30)
+    rng = np.random.default_rng(0)
+    errors, center, width = rng.standard_t(4, size=30), rng.normal(size=30), rng.uniform(2.0, 4.0, 30)
     kept = np.arange(30) % 3 > 0
     values = [
-        float(log_density(_process.error_model, (jnp.asarray(z), jnp.asarray(kept)), {},
+        float(log_density(_process.error_model, (jnp.asarray(z), (jnp.asarray(center), jnp.asarray(width)),
+                                                 jnp.asarray(0.1), jnp.asarray(kept)), {},
                           {"noise_log_stretch": 0.1, "noise_excess": 2.0})[0])
         for z in (errors, np.where(kept, errors, 50.0))
     ]  # fmt: skip
     assert values[0] == values[1]
-    t = scipy.stats.t(3.0, 0.0, np.exp(0.1)).logpdf(errors[kept]).sum()
-    prior = scipy.stats.norm(0, 0.3).logpdf(0.1) + scipy.stats.lognorm(1.0, scale=np.exp(0.3)).logpdf(2.0)
-    np.testing.assert_allclose(values[0], t + prior, rtol=1e-5)
+    usual = scipy.stats.t(3.0, 0.0, np.exp(0.1)).pdf(errors[kept])
+    exceptional = scipy.stats.norm(center[kept], width[kept]).pdf(errors[kept])
+    prior = scipy.stats.norm(0, 0.4).logpdf(0.1) + scipy.stats.lognorm(1.0, scale=np.exp(1.5)).logpdf(2.0)
+    np.testing.assert_allclose(values[0], np.log(0.9 * usual + 0.1 * exceptional).sum() + prior, rtol=1e-5)
+
+
+def test_an_exception_is_predicted_by_the_others() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.normal(2.0, 3.0, 12)
+    kept = np.arange(12) % 4 > 0
+    for among in (np.ones(12, bool), kept):
+        mean, sd = _process_fit.without(y, among)
+        for row in range(12):
+            others = y[among & (np.arange(12) != row)]
+            np.testing.assert_allclose(mean[row], others.mean())
+            np.testing.assert_allclose(sd[row], others.std(ddof=1) * np.sqrt(1 + 1 / len(others)))
+    alike = np.r_[np.zeros(11), 1.0]
+    assert (_process_fit.without(alike)[1] > 0.09).all(), "eleven equal measurements promise nothing of the twelfth"
+
+
+def test_stretch_is_the_posterior_of_the_errors_by_quantiles() -> None:
+    """Against a grid: where the model is exactly right but too narrow by a half, and some molecules are exceptions."""
+    rng = np.random.default_rng(5)
+    n, draws = 60, 16
+    y = 1.5 * rng.normal(size=n)
+    stacked = _process_fit.Stacked(np.ones(1), None, np.zeros((draws, n)), np.ones((draws, n)), np.zeros(draws, int))  # type: ignore[arg-type]
+    stretch, _ = _process_fit.learn_stretch(stacked, y, jax.random.key(0), 4)
+    log_stretch, log_excess = np.linspace(-2.0, 2.0, 121), np.linspace(-3.0, 6.0, 91)
+    center, width = _process_fit.without(y)
+    usual = scipy.stats.t(1 + np.exp(log_excess)[:, None]).logpdf(y / np.exp(log_stretch)[:, None, None])
+    usual -= log_stretch[:, None, None]
+    other = scipy.stats.norm(center, width).logpdf(y)
+    density = np.logaddexp(np.log(61 / 62) + usual, np.log(1 / 62) + other).sum(-1)
+    density += scipy.stats.norm(0, 0.4).logpdf(log_stretch)[:, None] + scipy.stats.norm(1.5, 1.0).logpdf(log_excess)
+    weight = np.exp(density - density.max()) / np.exp(density - density.max()).sum()
+    # Of a normal error times the factor, the share within 1 and within 4.
+    for limit in (1.0, 4.0):
+        t = scipy.stats.t(1 + np.exp(log_excess)).cdf(limit / np.exp(log_stretch)[:, None])
+        expected = (weight * (2 * t - 1)).sum()
+        found = (2 * scipy.stats.norm.cdf(limit / stretch) - 1).mean()
+        # 64 quantiles are exact to some 1/64 of what lies outside; the 96 draws that they are of, to 2 % of the scale.
+        assert abs(found - expected) < 0.02, limit
+    assert stretch.shape == (draws, 4) and (np.ptp(np.sort(stretch, 1), axis=0) < np.ptp(stretch)).all()
+    ranks = np.argsort(np.argsort(stretch.ravel())).reshape(draws, 4) // draws
+    assert (np.sort(ranks, 1) == np.arange(4)).all(), "each draw has one factor of each range"
 
 
 def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
@@ -34,7 +78,8 @@ def test_refits_see_nothing_of_their_part(monkeypatch) -> None:
     monkeypatch.setattr(_process_fit, "num_proposals", lambda n: 48)
     key = jax.random.key(0)
     loc, scale = _process_fit.out_of_fold(rows, ["descriptors"], y, key, 2, 3, False)
-    assert loc.shape == scale.shape == (18, 2 * _process_fit.NUM_HYPER) and (scale > 0.02).all()
+    more = _process_fit.exceptions(18, 2 * _process_fit.NUM_HYPER)
+    assert loc.shape == scale.shape == (18, 2 * _process_fit.NUM_HYPER + more) and (scale > 0.02).all()
     assert np.corrcoef(loc.mean(1), y)[0, 1] > 0.8
     changed = y.copy()
     changed[4] += 2.0

@@ -20,7 +20,7 @@ from ..infer import Calibration, InferenceData
 from ..nn import Features, featurize
 from ._applicability import Applicability
 from ._predictive import Predictive
-from ._predictor import Predictor
+from ._predictor import Predictor, ProcessPredictor
 
 BATCH = 1024
 
@@ -221,7 +221,7 @@ class Fitted:
             f"{self.label}: {len(self.smiles)} molecules, {kind} in {space} with {self.predictor.num_draws} draws",
             f"  prior scale of feature groups, in standard deviations of {space}:",
             scales,
-            f"  Student errors, ν = {float(posterior['noise_dof'].mean()):.3g}",
+            f"  Student errors, ν = {float(posterior['noise_dof'].mean()):.3g}" + self._exceptions(),
         ]
         lines += self._comparison()
         if self.sources:
@@ -231,6 +231,13 @@ class Fitted:
             reasons = ", ".join(f"{count} {reason}" for reason, count in aside.most_common())
             lines.append(f"  set aside: {sum(aside.values())} ({reasons})")
         return "\n".join([*lines, self.calibration.summary()])
+
+    def _exceptions(self) -> str:
+        """The share of molecules of which the model says nothing, see `fit`."""
+        predictor = self.predictor
+        if not isinstance(predictor, ProcessPredictor) or not predictor.exception_loc.size:
+            return ""
+        return f"; one molecule in {predictor.num_draws / predictor.exception_loc.size:.0f} may be an exception"
 
     def not_believed(self) -> list[str]:
         """A sentence for each source that was set aside."""

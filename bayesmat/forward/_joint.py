@@ -22,8 +22,8 @@ def joint_draws(predictor: Predictor, tokens: np.ndarray | Array, key: Array, nu
     """Draws of what would be measured at n molecules, `(num, n)` in the unit of y.
 
     Each column has the distribution that the predictor gives for its molecule alone. Within a draw the function is one:
-    where it lies too high for a molecule it does so for its relatives. Errors of measurement, and the stretch of
-    Student's t, are independent.
+    where it lies too high for a molecule it does so for its relatives. Errors of measurement, the stretch of Student's
+    t, and which molecules are exceptions, are independent.
 
     Args:
         predictor: the model.
@@ -68,7 +68,12 @@ def _process_draws(predictor: ProcessPredictor, features: Features, rng: np.rand
         function = np.sqrt(variance[:, k]) * (rng.standard_normal((each, len(mean))) @ root.T)
         error = noise[k] * rng.standard_normal(function.shape)
         drawn.append(mean[:, k] + rng.choice(stretch[k], function.shape) * (function + error))
-    return np.concatenate(drawn)
+    value = np.concatenate(drawn)
+    exceptional = rng.random(value.shape) < predictor.exception_loc.size / predictor.num_draws
+    if exceptional.any():
+        center, spread = float(predictor.exception_loc[0]), float(predictor.exception_scale[0])
+        value = np.where(exceptional, center + spread * rng.standard_normal(value.shape), value)
+    return value
 
 
 def _in_batches(function: Callable, model: eqx.Module, features: Features) -> list[np.ndarray]:

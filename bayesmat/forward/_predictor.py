@@ -185,22 +185,27 @@ class ProcessPredictor(Predictor):
     """A Gaussian process with Student errors, averaged over its hyperparameters.
 
     Each of the K draws of hyperparameters gives R components, which differ in stretch and in the mixing variable of
-    Student's t.
+    Student's t. After fewer than some 130 measurements there are E more, for molecules of which the process says
+    nothing: what is known of them is what the measurements look like (see `_process_fit.exceptions`).
 
     Attributes:
         process: K posteriors.
         noise_scale: `(K,)` standard deviation of the noise, in modelling space.
         stretch: `(K, R)` factors of the standard deviation, function and noise alike.
+        exception_loc: `(E,)` mean of the measurements, in modelling space.
+        exception_scale: `(E,)` their standard deviation.
     """
 
     process: Process
     noise_scale: Array
     stretch: Array
+    exception_loc: Array
+    exception_scale: Array
 
     @property
     def num_draws(self) -> int:
-        """K R."""
-        return self.stretch.size
+        """K R + E."""
+        return self.stretch.size + self.exception_loc.size
 
     def predictive(self, features: Features, transferred: Array | None = None) -> Predictive:
         """See `Predictor`."""
@@ -220,5 +225,10 @@ class ProcessPredictor(Predictor):
         """The predictive around K normals `(..., K)` of y, whose variance includes the noise."""
         scale = jnp.sqrt(variance)[..., None] * self.stretch
         loc = jnp.broadcast_to(mean[..., None], scale.shape)
-        flat = (*mean.shape[:-1], self.num_draws)
-        return Predictive(loc.reshape(flat), scale.reshape(flat), self.log)
+        return Predictive(_with(loc, self.exception_loc), _with(scale, self.exception_scale), self.log)
+
+
+def _with(components: Array, more: Array) -> Array:
+    """`(..., K R + E)` of `(..., K, R)` and `(E,)`."""
+    batch = components.shape[:-2]
+    return jnp.concatenate([components.reshape(*batch, -1), jnp.broadcast_to(more, (*batch, more.size))], axis=-1)

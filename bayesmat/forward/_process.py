@@ -77,27 +77,32 @@ def process_model(data: ProcessData) -> None:
     blocks = len(data.used)
     linear = numpyro.sample("linear", dist.HalfNormal(1.0).expand([blocks]).to_event(1))
     smooth = numpyro.sample("smooth", dist.HalfNormal(1.0).expand([blocks]).to_event(1))
-    length = numpyro.sample("length", dist.LogNormal(0.0, 0.7).expand([blocks]).to_event(1))
-    sigma = numpyro.sample("sigma", dist.LogNormal(jnp.log(0.3), 0.8))
+    length = numpyro.sample("length", dist.LogNormal(-0.3, 0.7).expand([blocks]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.LogNormal(jnp.log(0.4), 0.6))
     hyper = Hyper(linear * data.used, smooth * data.used, length, sigma)
     numpyro.factor("marginal", log_evidence(hyper, data))
 
 
-def error_model(standardised: Array, kept: Array) -> None:
+def error_model(standardised: Array, apart: tuple[Array, Array], share: Array, kept: Array) -> None:
     """Leave-one-out errors over the standard deviations that the process gives them: Student, of a scale to be learnt.
 
     Amplitude and noise are learnt from the same few points as the function, so they are off by a factor; and errors of
-    models have heavier tails than those of instruments.
+    models have heavier tails than those of instruments. Some molecules are exceptions, of which the process says
+    nothing: they are like any other.
 
     Args:
         standardised: `(n,)` errors.
+        apart: `(n,)` mean and standard deviation that an error has where its molecule is an exception.
+        share: of the exceptions, see `_process_fit.exceptions`.
         kept: `(n,)` bool, those that count.
     """
-    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.3))
-    excess = numpyro.sample("noise_excess", dist.LogNormal(0.3, 1.0))
+    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.4))
+    excess = numpyro.sample("noise_excess", dist.LogNormal(1.5, 1.0))
     dof = numpyro.deterministic("noise_dof", 1.0 + excess)
+    usual = dist.StudentT(dof, 0.0, jnp.exp(log_stretch)).expand(standardised.shape)
+    which = dist.Categorical(jnp.broadcast_to(jnp.stack([1.0 - share, share]), (*standardised.shape, 2)))
     with handlers.mask(mask=kept):
-        numpyro.sample("error", dist.StudentT(dof, 0.0, jnp.exp(log_stretch)), obs=standardised)
+        numpyro.sample("error", dist.MixtureGeneral(which, [usual, dist.Normal(*apart)]), obs=standardised)
 
 
 def covariance(hyper: Hyper, pairs: Pairs) -> Array:

@@ -30,7 +30,9 @@ from ._process import (
     process_model,
 )
 
-NUM_HYPER, NUM_STRETCH = 16, 4
+NUM_HYPER = 16
+NUM_ERRORS = 96
+"""Draws of the error model, and levels of its mixing variable for each."""
 MANY_ROWS = 500
 """Below it one thread works on a matrix: several take longer to find each other than to do the work, and on a busy
 machine a hundred times as long."""
@@ -266,10 +268,42 @@ def combine(found: list[Candidate]) -> Stacked:
     return Stacked(weight, hyper, drawn(lambda c: c.loo_mean), drawn(lambda c: c.loo_variance), owner)
 
 
+def exceptions(n: int, num: int) -> int:
+    """How many of `num` components more than these are for molecules of which the model says nothing.
+
+    None of n molecules is known to be one, so by the rule of succession the next is with probability 1 / (n + 2).
+    Without them a fit whose few molecules happen to be easy would be far too sure of all others.
+
+    >>> [exceptions(n, 64) for n in (10, 30, 60, 120, 500)]
+    [6, 2, 1, 1, 0]
+
+    Source: Laplace 1774.
+    """
+    return round(num / (n + 1))
+
+
+def without(y: np.ndarray, kept: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `(n,)` of each y if it is an exception: what is known of it from the others.
+
+    Args:
+        y: `(n,)`.
+        kept: `(n,)` bool, the others that count; None for all.
+    """
+    count = np.ones(len(y)) if kept is None else np.asarray(kept, float)
+    others = count.sum() - count
+    mean = ((count * y).sum() - count * y) / others
+    variance = ((count * y**2).sum() - count * y**2) / others - mean**2
+    # The others may all be equal, and still the next one need not be.
+    return mean, np.sqrt(np.maximum(variance, 0.01) * (others + 1) / (others - 1))
+
+
 def learn_stretch(
     stacked: Stacked, y: np.ndarray, key: Array, num: int, kept: np.ndarray | None = None
 ) -> tuple[np.ndarray, InferenceData]:
     """Factors `(K, num)` of the standard deviations, from leave-one-out errors, and the posterior that they are of.
+
+    They are quantiles of the factor, so that no chance decides how far the tails go, dealt so that each of the K gets
+    one of each of `num` ranges.
 
     Args:
         stacked: K draws.
@@ -278,19 +312,41 @@ def learn_stretch(
         num: factors for each draw.
         kept: `(n,)` bool, the rows whose errors count; None for all.
     """
-    kept = np.ones(len(y), bool) if kept is None else kept
+    everyone = np.ones(len(y), bool) if kept is None else kept
     weight = leave_out(norm.logpdf(y, stacked.loo_mean, np.sqrt(stacked.loo_variance)))
     mean = (weight * stacked.loo_mean).sum(0)
-    variance = (weight * (stacked.loo_variance + stacked.loo_mean**2)).sum(0) - mean**2
-    total = len(stacked.loo_mean) * num
-    data = {"standardised": (y - mean) / np.sqrt(variance), "kept": kept}
-    idata = infer.laplace(error_model, data, key, num_draws=total, num_proposals=1024)
+    sd = np.sqrt((weight * (stacked.loo_variance + stacked.loo_mean**2)).sum(0) - mean**2)
+    center, width = without(y, kept)
+    data = {"standardised": (y - mean) / sd, "apart": ((center - mean) / sd, width / sd),
+            "share": np.asarray(1.0 / (everyone.sum() + 2)), "kept": everyone}  # fmt: skip
+    idata = infer.laplace(error_model, data, key, num_draws=NUM_ERRORS, num_proposals=1024)
     dof, log_stretch = (idata.posterior[name].values[0] for name in ("noise_dof", "noise_log_stretch"))
+    level = (np.arange(NUM_ERRORS) + 0.5) / NUM_ERRORS
+    mixing = scipy.stats.gamma.ppf(level[:, None], dof / 2, scale=2 / dof)
+    factors = np.sort((np.exp(log_stretch) * mixing**-0.5).ravel())
+    draws = len(stacked.loo_mean)
+    position = (np.arange(draws * num) + 0.5) / (draws * num)
+    ranges = factors[(position * len(factors)).astype(int)].reshape(num, draws)
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
-    order = rng.permutation(total)
-    level = (rng.permutation(total) + 0.5) / total
-    mixing = scipy.stats.gamma.ppf(level, dof[order] / 2, scale=2 / dof[order])
-    return (np.exp(log_stretch[order]) * mixing**-0.5).reshape(-1, num), idata
+    return rng.permuted(ranges, axis=1).T, idata
+
+
+def components(
+    mean: np.ndarray, sd: np.ndarray, stretch: np.ndarray, apart: tuple[np.ndarray, np.ndarray], num: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations `(n, K R + num)` of the components of predictives, see `ProcessPredictor`.
+
+    Args:
+        mean: `(n, K)` of y under each draw.
+        sd: `(n, K)` its standard deviation, noise included.
+        stretch: `(K, R)`.
+        apart: `(n,)` mean and standard deviation of an exception.
+        num: components for exceptions.
+    """
+    n, each = len(mean), stretch.shape[1]
+    loc, scale = np.repeat(mean, each, axis=1), (sd[:, :, None] * stretch).reshape(n, -1)
+    other = [np.repeat(part[:, None], num, axis=1) for part in apart]
+    return np.concatenate([loc, other[0]], 1), np.concatenate([scale, other[1]], 1)
 
 
 LEFT_OUT = 1e6
@@ -300,7 +356,7 @@ LEFT_OUT = 1e6
 def out_of_fold(
     rows: list[np.ndarray], names: list[str], y: np.ndarray, key: Array, num: int, folds: int, bar: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each y as models predict it that were fitted without it: K components, means and standard deviations `(n, K)`.
+    """Each y as models predict it that were fitted without it: means and standard deviations of its components.
 
     All of the fit is done again for each fold: hyperparameters, weights of the candidates, stretch. A row is left out
     by noise, so that all folds run what was compiled for the fit itself; features stay standardised and sources
@@ -325,9 +381,11 @@ def out_of_fold(
         stacked = combine([candidate._replace(log_density=candidate.log_density[~out]) for candidate in found])
         stretch, _ = learn_stretch(stacked, y, key_stretch, num, ~out)
         sd = np.sqrt(np.maximum(stacked.loo_variance - LEFT_OUT, stacked.hyper.sigma[:, None] ** 2))
+        apart = without(y, ~out)
+        more = exceptions(len(y), stretch.size)
+        of_fold = components(stacked.loo_mean.T, sd.T, stretch, apart, more)
         for row in np.flatnonzero(out):
-            loc[row] = np.repeat(stacked.loo_mean[:, row], num)
-            scale[row] = (sd[:, row, None] * stretch).ravel()
+            loc[row], scale[row] = of_fold[0][row], of_fold[1][row]
     return np.array(loc), np.array(scale)
 
 
