@@ -497,6 +497,18 @@ def test_what_a_fit_says_of_itself(fitted) -> None:
     assert "transfers from known" in said
 
 
+@pytest.mark.parametrize("away", [-8.0, -2.0, 0.0, 3.0, 8.0])
+def test_no_measurement_costs_much_more_than_predicting_the_mean(fitted, away) -> None:
+    """However sure a fit is: at most log 33 nats, as 2 of its 66 components are what predicts the mean."""
+    value = np.log(fitted.y) if fitted.predictor.log else fitted.y
+    n, center, sd = len(value), value.mean(), value.std(ddof=1)
+    measured = center + away * sd
+    predicts_the_mean = scipy.stats.norm(center, sd * np.sqrt(1 + 1 / n)).logpdf(measured)
+    found = fitted.predict_smiles(["CCCO", "CCCCCCN", "O=C(C)OCC"]).predictive
+    in_modelling_space = forward.Predictive(found.loc, found.scale, False)
+    assert (np.asarray(in_modelling_space.log_prob(measured)) > predicts_the_mean - np.log(33) - 1e-3).all()
+
+
 def test_leave_one_out_predictions_cover(fitted, source) -> None:
     for found in (fitted.calibration, source.calibration):
         assert found.num_points == ROWS and found.kind == "leave-one-out"
@@ -539,7 +551,7 @@ def test_every_way_to_ask_gives_one_answer(fitted) -> None:
     whole = fitted.predict(tokens)
     mapped = inside(fitted.predictor, tokens)
     inside(jax.tree.map(lambda leaf: 1.0 * leaf, fitted.predictor), tokens[::-1])
-    assert len(traces) == 1 and whole.loc.shape == (4, 64) and whole.loc.dtype == jnp.float32
+    assert len(traces) == 1 and whole.loc.shape == (4, fitted.predictor.num_draws) and whole.loc.dtype == jnp.float32
     found = fitted.predict_smiles(smiles)
     for name in ("loc", "scale"):
         expected = np.asarray(getattr(whole, name))

@@ -269,10 +269,10 @@ def combine(found: list[Candidate]) -> Stacked:
 
 
 def exceptions(n: int, num: int) -> int:
-    """How many of `num` components more than these are for molecules of which the model says nothing.
+    """How many components to add to `num`, for molecules of which the model says nothing.
 
-    None of n molecules is known to be one, so by the rule of succession the next is with probability 1 / (n + 2).
-    Without them a fit whose few molecules happen to be easy would be far too sure of all others.
+    None of n molecules is known to be such an exception, so by the rule of succession the next is one with probability
+    1 / (n + 2). Without them a fit whose few molecules happen to be easy would be far too sure of all others.
 
     >>> [exceptions(n, 64) for n in (10, 30, 60, 120, 500)]
     [6, 2, 1, 1, 0]
