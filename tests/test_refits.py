@@ -25,7 +25,7 @@ def test_errors_of_rows_left_out_do_not_count() -> None:
     assert values[0] == values[1]
     usual = scipy.stats.t(3.0, 0.0, np.exp(0.1)).pdf(errors[kept])
     exceptional = scipy.stats.norm(center[kept], width[kept]).pdf(errors[kept])
-    prior = scipy.stats.norm(0, 0.4).logpdf(0.1) + scipy.stats.lognorm(1.0, scale=np.exp(1.5)).logpdf(2.0)
+    prior = scipy.stats.norm(0, 0.3).logpdf(0.1) + scipy.stats.lognorm(1.0, scale=np.exp(1.5)).logpdf(2.0)
     np.testing.assert_allclose(values[0], np.log(0.9 * usual + 0.1 * exceptional).sum() + prior, rtol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_stretch_is_the_posterior_of_the_errors_by_quantiles() -> None:
     usual -= log_stretch[:, None, None]
     other = scipy.stats.norm(center, width).logpdf(y)
     density = np.logaddexp(np.log(61 / 62) + usual, np.log(1 / 62) + other).sum(-1)
-    density += scipy.stats.norm(0, 0.4).logpdf(log_stretch)[:, None] + scipy.stats.norm(1.5, 1.0).logpdf(log_excess)
+    density += scipy.stats.norm(0, 0.3).logpdf(log_stretch)[:, None] + scipy.stats.norm(1.5, 1.0).logpdf(log_excess)
     weight = np.exp(density - density.max()) / np.exp(density - density.max()).sum()
     # Of a normal error times the factor, the share within 1 and within 4.
     for limit in (1.0, 4.0):

@@ -77,8 +77,8 @@ def process_model(data: ProcessData) -> None:
     blocks = len(data.used)
     linear = numpyro.sample("linear", dist.HalfNormal(1.0).expand([blocks]).to_event(1))
     smooth = numpyro.sample("smooth", dist.HalfNormal(1.0).expand([blocks]).to_event(1))
-    length = numpyro.sample("length", dist.LogNormal(-0.3, 0.7).expand([blocks]).to_event(1))
-    sigma = numpyro.sample("sigma", dist.LogNormal(jnp.log(0.4), 0.6))
+    length = numpyro.sample("length", dist.LogNormal(0.0, 0.7).expand([blocks]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.Gamma(3.0, 6.0))
     hyper = Hyper(linear * data.used, smooth * data.used, length, sigma)
     numpyro.factor("marginal", log_evidence(hyper, data))
 
@@ -96,7 +96,7 @@ def error_model(standardised: Array, apart: tuple[Array, Array], share: Array, k
         share: of the exceptions, see `_process_fit.exceptions`.
         kept: `(n,)` bool, those that count.
     """
-    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.4))
+    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.3))
     excess = numpyro.sample("noise_excess", dist.LogNormal(1.5, 1.0))
     dof = numpyro.deterministic("noise_dof", 1.0 + excess)
     usual = dist.StudentT(dof, 0.0, jnp.exp(log_stretch)).expand(standardised.shape)
