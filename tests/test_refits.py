@@ -44,7 +44,7 @@ def test_an_exception_is_predicted_by_the_others() -> None:
 
 
 def test_stretch_is_the_posterior_of_the_errors_by_quantiles() -> None:
-    """Against a grid: where the model is exactly right but too narrow by a half, and some molecules are exceptions."""
+    """Against a grid, where the process is too sure by a half."""
     rng = np.random.default_rng(5)
     n, draws = 60, 16
     y = 1.5 * rng.normal(size=n)
