@@ -26,6 +26,7 @@ from ._fitted import Fitted, calibrate, compute_features
 from ._models import NoiseData, linear_model, noise_model
 from ._predictive import Predictive
 from ._predictor import NOVELTY_LIMIT, Linear, LinearPredictor, Predictor, ProcessPredictor
+from ._process import components
 
 MIN_ROWS = 10
 NUM_SCALE_SETS = 4
@@ -55,9 +56,9 @@ def fit(
     `summary` says what each was worth. With more rows a hierarchical linear model on descriptors, fingerprint and a
     kernel at 512 landmarks, its weights integrated out exactly, averaged with a small network in the shares that
     predict best what neither has seen. Errors are Student in both, learned from leave-one-out residuals; with n rows,
-    n below some 130, one molecule in n + 2 may besides be an exception, of which the model says nothing and which is
-    predicted like any other. Sixty rows take half a second and, the first time, some fifteen seconds of compilation;
-    ten thousand half a minute.
+    n below some 250, two molecules in n + 4 may besides be exceptions, as far from what is predicted as measurements
+    are. Sixty rows take half a second and, the first time, some fifteen seconds of compilation; ten thousand half a
+    minute.
 
     Args:
         table: measurements; molecules that the alphabet cannot say are set aside and counted.
@@ -287,14 +288,13 @@ def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
     next(stages)
     each = max(1, task.how.num_draws // len(stacked.owner))
     stretch, errors = _process_fit.learn_stretch(stacked, task.y, keys[1], each)
-    apart = _process_fit.without(task.y)
     more = _process_fit.exceptions(len(task.y), stretch.size)
     # The next molecule's standard deviation is that of all, as the mean of all is not exact either.
     spread = task.width * np.sqrt((len(task.y) + 1) / (len(task.y) - 1))
     predictor = ProcessPredictor(
         process=process, noise_scale=jnp.asarray(task.width * stacked.hyper.sigma, jnp.float32),
-        stretch=jnp.asarray(stretch, jnp.float32), exception_loc=jnp.full(more, task.center, jnp.float32),
-        exception_scale=jnp.full(more, spread, jnp.float32), **task.about,
+        stretch=jnp.asarray(stretch, jnp.float32), spread=jnp.asarray(spread, jnp.float32), exceptions=more,
+        **task.about,
     )  # fmt: skip
     next(stages)
     judged = "cross-validation" if how.refits else "leave-one-out"
@@ -302,7 +302,8 @@ def _process(task: _Task, key: Array, stages: Iterator[str]) -> _Found:
         loc, scale = _process_fit.out_of_fold(rows, names, task.y, keys[2], each, min(how.refits, len(task.y)),
                                                 how.progress)  # fmt: skip
     else:
-        loc, scale = _process_fit.components(stacked.loo_mean.T, np.sqrt(stacked.loo_variance.T), stretch, apart, more)
+        loc, scale = map(np.asarray, components(stacked.loo_mean.T, stacked.loo_variance.T, stretch,
+                                                *_process_fit.without(task.y), more))  # fmt: skip
     unseen = Predictive(jnp.asarray(task.center + task.width * loc, jnp.float32),
                         jnp.asarray(task.width * scale, jnp.float32), how.log)  # fmt: skip
     function = stacked.loo_variance - stacked.hyper.sigma[:, None] ** 2

@@ -233,11 +233,11 @@ class Fitted:
         return "\n".join([*lines, self.calibration.summary()])
 
     def _exceptions(self) -> str:
-        """The share of molecules of which the model says nothing, see `fit`."""
+        """The share of molecules of which the model does not know how far off it is, see `fit`."""
         predictor = self.predictor
-        if not isinstance(predictor, ProcessPredictor) or not predictor.exception_loc.size:
+        if not isinstance(predictor, ProcessPredictor) or not predictor.exceptions:
             return ""
-        return f"; one molecule in {predictor.num_draws / predictor.exception_loc.size:.0f} may be an exception"
+        return f"; one molecule in {predictor.num_draws / predictor.exceptions:.0f} may be an exception"
 
     def not_believed(self) -> list[str]:
         """A sentence for each source that was set aside."""

@@ -13,7 +13,7 @@ from .._types import Array, BayesmatError
 from ..nn import Features
 from ._fitted import BATCH, batch, compute_features
 from ._predictor import LinearPredictor, Predictor, ProcessPredictor
-from ._process import JITTER, Process
+from ._process import JITTER, Process, exception
 
 MAX_MOLECULES = 4096
 
@@ -69,11 +69,9 @@ def _process_draws(predictor: ProcessPredictor, features: Features, rng: np.rand
         error = noise[k] * rng.standard_normal(function.shape)
         drawn.append(mean[:, k] + rng.choice(stretch[k], function.shape) * (function + error))
     value = np.concatenate(drawn)
-    exceptional = rng.random(value.shape) < predictor.exception_loc.size / predictor.num_draws
-    if exceptional.any():
-        center, spread = float(predictor.exception_loc[0]), float(predictor.exception_scale[0])
-        value = np.where(exceptional, center + spread * rng.standard_normal(value.shape), value)
-    return value
+    exceptional = rng.random(value.shape) < predictor.exceptions / predictor.num_draws
+    middle, apart = (np.asarray(part) for part in exception(mean, process.center, predictor.spread))
+    return np.where(exceptional, middle + apart * rng.standard_normal(value.shape), value)
 
 
 def _in_batches(function: Callable, model: eqx.Module, features: Features) -> list[np.ndarray]:

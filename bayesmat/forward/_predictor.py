@@ -16,7 +16,7 @@ from ..nn import Features, featurize
 from . import _network
 from ._basis import PRECISION, Basis
 from ._predictive import Predictive
-from ._process import Average, Process
+from ._process import Average, Process, components
 
 NOVELTY_LIMIT = 2.0
 """Standard deviations of log variance beyond which errors stretch no further. The slope was learned from training
@@ -185,27 +185,27 @@ class ProcessPredictor(Predictor):
     """A Gaussian process with Student errors, averaged over its hyperparameters.
 
     Each of the K draws of hyperparameters gives R components, which differ in stretch and in the mixing variable of
-    Student's t. After fewer than some 130 measurements there are E more, for molecules of which the process says
-    nothing: what is known of them is what the measurements look like (see `_process_fit.exceptions`).
+    Student's t. After fewer than some 250 measurements there are E more, for molecules of which the process does not
+    know how far off it is (see `_process_fit.exceptions` and `_process.exception`).
 
     Attributes:
         process: K posteriors.
         noise_scale: `(K,)` standard deviation of the noise, in modelling space.
         stretch: `(K, R)` factors of the standard deviation, function and noise alike.
-        exception_loc: `(E,)` mean of the measurements, in modelling space.
-        exception_scale: `(E,)` their standard deviation.
+        spread: standard deviation of the measurements, in modelling space.
+        exceptions: E.
     """
 
     process: Process
     noise_scale: Array
     stretch: Array
-    exception_loc: Array
-    exception_scale: Array
+    spread: Array
+    exceptions: int = eqx.field(static=True)
 
     @property
     def num_draws(self) -> int:
         """K R + E."""
-        return self.stretch.size + self.exception_loc.size
+        return self.stretch.size + self.exceptions
 
     def predictive(self, features: Features, transferred: Array | None = None) -> Predictive:
         """See `Predictor`."""
@@ -223,12 +223,5 @@ class ProcessPredictor(Predictor):
 
     def at(self, mean: Array, variance: Array) -> Predictive:
         """The predictive around K normals `(..., K)` of y, whose variance includes the noise."""
-        scale = jnp.sqrt(variance)[..., None] * self.stretch
-        loc = jnp.broadcast_to(mean[..., None], scale.shape)
-        return Predictive(_with(loc, self.exception_loc), _with(scale, self.exception_scale), self.log)
-
-
-def _with(components: Array, more: Array) -> Array:
-    """`(..., K R + E)` of `(..., K, R)` and `(E,)`."""
-    batch = components.shape[:-2]
-    return jnp.concatenate([components.reshape(*batch, -1), jnp.broadcast_to(more, (*batch, more.size))], axis=-1)
+        loc, scale = components(mean, variance, self.stretch, self.process.center, self.spread, self.exceptions)
+        return Predictive(loc, scale, self.log)

@@ -9,11 +9,12 @@ closed form.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -23,6 +24,7 @@ from .._types import Array
 from ..nn import Features, Stack, base_features
 from ._basis import PRECISION
 
+Numbers: TypeAlias = Array | np.ndarray
 CLIP = 6.0
 """Standard deviations beyond which a feature is not told apart: a molecule further away is a new one in any case."""
 JITTER = 1e-6
@@ -83,26 +85,64 @@ def process_model(data: ProcessData) -> None:
     numpyro.factor("marginal", log_evidence(hyper, data))
 
 
-def error_model(standardised: Array, apart: tuple[Array, Array], share: Array, kept: Array) -> None:
+def error_model(standardised: Array, apart: Array, share: Array, kept: Array) -> None:
     """Leave-one-out errors over the standard deviations that the process gives them: Student, of a scale to be learnt.
 
     Amplitude and noise are learnt from the same few points as the function, so they are off by a factor; and errors of
-    models have heavier tails than those of instruments. Some molecules are exceptions, of which the process says
-    nothing: they are like any other.
+    models have heavier tails than those of instruments. Some molecules are exceptions, see `exception`.
 
     Args:
         standardised: `(n,)` errors.
-        apart: `(n,)` mean and standard deviation that an error has where its molecule is an exception.
+        apart: `(n,)` standard deviation that an error has where its molecule is an exception.
         share: of the exceptions, see `_process_fit.exceptions`.
         kept: `(n,)` bool, those that count.
     """
-    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.3))
+    log_stretch = numpyro.sample("noise_log_stretch", dist.Normal(0.0, 0.4))
     excess = numpyro.sample("noise_excess", dist.LogNormal(1.5, 1.0))
     dof = numpyro.deterministic("noise_dof", 1.0 + excess)
     usual = dist.StudentT(dof, 0.0, jnp.exp(log_stretch)).expand(standardised.shape)
     which = dist.Categorical(jnp.broadcast_to(jnp.stack([1.0 - share, share]), (*standardised.shape, 2)))
     with handlers.mask(mask=kept):
-        numpyro.sample("error", dist.MixtureGeneral(which, [usual, dist.Normal(*apart)]), obs=standardised)
+        numpyro.sample("error", dist.MixtureGeneral(which, [usual, dist.Normal(0.0, apart)]), obs=standardised)
+
+
+def exception(mean: Numbers, center: Numbers, spread: Numbers) -> tuple[Array, Array]:
+    """Mean and standard deviation `(...)` of y where the process does not know how far off it is.
+
+    Then y is as far from what is predicted as any measurement is, in root mean square. So the prediction stays, and no
+    y costs much more than it would cost the one who predicts N(center, spread²): with d = |mean − center| / spread, by
+    Cauchy and Schwarz, at most ½ + ½ log(1 + d²) nats.
+
+    Args:
+        mean: `(..., K)` of y under each draw.
+        center: mean of the measurements, `(...)` or a scalar.
+        spread: their standard deviation, likewise.
+    """
+    middle = jnp.mean(mean, axis=-1)
+    return middle, jnp.sqrt(spread**2 + (middle - center) ** 2)
+
+
+def components(
+    mean: Numbers, variance: Numbers, stretch: Numbers, center: Numbers, spread: Numbers, num: int
+) -> tuple[Array, Array]:
+    """Means and standard deviations `(..., K R + num)` of the components of predictives.
+
+    Args:
+        mean: `(..., K)` of y under each draw.
+        variance: `(..., K)` of it, noise included.
+        stretch: `(K, R)` factors of the standard deviation.
+        center: see `exception`.
+        spread: likewise.
+        num: components for exceptions.
+    """
+    usual = jnp.sqrt(variance)[..., None] * stretch
+    batch = mean.shape[:-1]
+    rare = [jnp.broadcast_to(part[..., None], (*batch, num)) for part in exception(mean, center, spread)]
+    loc = jnp.broadcast_to(mean[..., None], usual.shape)
+    return (
+        jnp.concatenate([loc.reshape(*batch, -1), rare[0]], axis=-1),
+        jnp.concatenate([usual.reshape(*batch, -1), rare[1]], axis=-1),
+    )
 
 
 def covariance(hyper: Hyper, pairs: Pairs) -> Array:

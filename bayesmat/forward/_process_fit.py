@@ -24,13 +24,14 @@ from ._process import (
     Hyper,
     Process,
     ProcessData,
+    components,
     error_model,
     many_posteriors,
     pairs,
     process_model,
 )
 
-NUM_HYPER = 16
+NUM_HYPER = 32
 NUM_ERRORS = 96
 """Draws of the error model, and levels of its mixing variable for each."""
 MANY_ROWS = 500
@@ -209,7 +210,7 @@ def leave_out(log_density: np.ndarray) -> np.ndarray:
 
 def num_proposals(n: int) -> int:
     """A Cholesky factor each; with more data the posterior is nearer to normal, and fewer do."""
-    return int(np.clip(24000 // n, 48, 192))
+    return int(np.clip(24000 // n, 48, 768))
 
 
 def num_hyper(n: int) -> int:
@@ -269,21 +270,22 @@ def combine(found: list[Candidate]) -> Stacked:
 
 
 def exceptions(n: int, num: int) -> int:
-    """How many components to add to `num`, for molecules of which the model says nothing.
+    """How many components to add to `num`, for molecules of which the model does not know how far off it is.
 
-    None of n molecules is known to be such an exception, so by the rule of succession the next is one with probability
-    1 / (n + 2). Without them a fit whose few molecules happen to be easy would be far too sure of all others.
+    None of n molecules is known to be such an exception. Two that are and two that are not are added to them, so the
+    next is one with probability 2 / (n + 4). Without exceptions a fit whose few molecules happen to be easy would be
+    far too sure of all others.
 
     >>> [exceptions(n, 64) for n in (10, 30, 60, 120, 500)]
-    [6, 2, 1, 1, 0]
+    [11, 4, 2, 1, 0]
 
-    Source: Laplace 1774.
+    Source: Agresti and Coull 1998, The American Statistician 52, 119.
     """
-    return round(num / (n + 1))
+    return round(2 * num / (n + 2))
 
 
 def without(y: np.ndarray, kept: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation `(n,)` of each y if it is an exception: what is known of it from the others.
+    """Mean and standard deviation `(n,)` of each y as it is predicted by the others' values alone.
 
     Args:
         y: `(n,)`.
@@ -317,8 +319,8 @@ def learn_stretch(
     mean = (weight * stacked.loo_mean).sum(0)
     sd = np.sqrt((weight * (stacked.loo_variance + stacked.loo_mean**2)).sum(0) - mean**2)
     center, width = without(y, kept)
-    data = {"standardised": (y - mean) / sd, "apart": ((center - mean) / sd, width / sd),
-            "share": np.asarray(1.0 / (everyone.sum() + 2)), "kept": everyone}  # fmt: skip
+    data = {"standardised": (y - mean) / sd, "apart": np.hypot(width, mean - center) / sd,
+            "share": np.asarray(2.0 / (everyone.sum() + 4)), "kept": everyone}  # fmt: skip
     idata = infer.laplace(error_model, data, key, num_draws=NUM_ERRORS, num_proposals=1024)
     dof, log_stretch = (idata.posterior[name].values[0] for name in ("noise_dof", "noise_log_stretch"))
     level = (np.arange(NUM_ERRORS) + 0.5) / NUM_ERRORS
@@ -329,24 +331,6 @@ def learn_stretch(
     ranges = factors[(position * len(factors)).astype(int)].reshape(num, draws)
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
     return rng.permuted(ranges, axis=1).T, idata
-
-
-def components(
-    mean: np.ndarray, sd: np.ndarray, stretch: np.ndarray, apart: tuple[np.ndarray, np.ndarray], num: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations `(n, K R + num)` of the components of predictives, see `ProcessPredictor`.
-
-    Args:
-        mean: `(n, K)` of y under each draw.
-        sd: `(n, K)` its standard deviation, noise included.
-        stretch: `(K, R)`.
-        apart: `(n,)` mean and standard deviation of an exception.
-        num: components for exceptions.
-    """
-    n, each = len(mean), stretch.shape[1]
-    loc, scale = np.repeat(mean, each, axis=1), (sd[:, :, None] * stretch).reshape(n, -1)
-    other = [np.repeat(part[:, None], num, axis=1) for part in apart]
-    return np.concatenate([loc, other[0]], 1), np.concatenate([scale, other[1]], 1)
 
 
 LEFT_OUT = 1e6
@@ -380,12 +364,11 @@ def out_of_fold(
         found = compare(rows, names, y, key_compare, np.where(out, LEFT_OUT, 0.0))
         stacked = combine([candidate._replace(log_density=candidate.log_density[~out]) for candidate in found])
         stretch, _ = learn_stretch(stacked, y, key_stretch, num, ~out)
-        sd = np.sqrt(np.maximum(stacked.loo_variance - LEFT_OUT, stacked.hyper.sigma[:, None] ** 2))
-        apart = without(y, ~out)
+        variance = np.maximum(stacked.loo_variance - LEFT_OUT, stacked.hyper.sigma[:, None] ** 2)
         more = exceptions(len(y), stretch.size)
-        of_fold = components(stacked.loo_mean.T, sd.T, stretch, apart, more)
+        of_fold = components(stacked.loo_mean.T, variance.T, stretch, *without(y, ~out), more)
         for row in np.flatnonzero(out):
-            loc[row], scale[row] = of_fold[0][row], of_fold[1][row]
+            loc[row], scale[row] = (np.asarray(part[row]) for part in of_fold)
     return np.array(loc), np.array(scale)
 
 

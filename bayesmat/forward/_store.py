@@ -25,7 +25,7 @@ from ._fitted import Fitted
 from ._predictor import Linear, LinearPredictor, Predictor, ProcessPredictor
 from ._process import Average, Block, Process
 
-FORMAT = 10
+FORMAT = 11
 """Raise it whenever features, models or files change their meaning: older fits are then made anew."""
 
 _CALIBRATION_ARRAYS = ("observed", "mean", "lower90", "upper90", "pit")
