@@ -60,8 +60,8 @@ margin-right:6px;vertical-align:2px}
 .name{font-weight:600;overflow-wrap:anywhere}
 .near{margin:.5em 0 0;font-size:.875rem;color:var(--quiet);line-height:1.4}
 .estimates{margin:0;display:grid;gap:7px}
-.estimates div{display:grid;grid-template-columns:minmax(0,1fr) auto;gap:0 12px;align-items:baseline}
-.estimates dt{grid-column:1/-1;font-size:.875rem;color:var(--quiet);line-height:1.3;overflow-wrap:anywhere}
+.estimates div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 12px;align-items:baseline}
+.estimates dt{flex:1 0 100%;font-size:.875rem;color:var(--quiet);line-height:1.3;overflow-wrap:anywhere}
 .estimates dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums;line-height:1.35}
 .estimates .own{color:var(--quiet);font-size:.875rem;white-space:nowrap}
 .predictions{width:27%}
