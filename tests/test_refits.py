@@ -97,7 +97,7 @@ def test_stretch_is_the_posterior_of_the_errors_by_quantiles() -> None:
         found = (2 * scipy.stats.norm.cdf(limit / stretch) - 1).mean()
         # 64 quantiles are exact to some 1/64 of what lies outside; the 96 draws that they are of, to 2 % of the scale.
         assert abs(found - expected) < 0.02, limit
-    assert stretch.shape == (draws, 4)
+    assert stretch.shape == (draws, 4) and (np.ptp(np.sort(stretch, 1), axis=0) < np.ptp(stretch)).all()
     ranks = np.argsort(np.argsort(stretch.ravel())).reshape(draws, 4) // draws
     assert (np.sort(ranks, 1) == np.arange(4)).all(), "each draw has one factor of each range"
 
